@@ -1,0 +1,194 @@
+/**
+ * Every error a user can meet, in one table: code, HTTP status, who has to act, and the message.
+ *
+ * A message is one line: what is wrong, with the value; then, after a semicolon, what to do about it.
+ * `throw new EngineError('FILE_NOT_FOUND', { path })` is the only way user mistakes are reported;
+ * our own mistakes go through `invariant()`.
+ */
+
+/** Who can fix it. Decides the exit code of the program: user 2, engine 1, interrupt 130. */
+export type Blame = 'user' | 'engine' | 'interrupt';
+
+interface ErrorRow {
+  readonly status: number;
+  readonly blame: Blame;
+  // Each row types its own parameters; `never` lets rows with different parameters share one table type.
+  readonly message: (parameters: never) => string;
+}
+
+const table = {
+  // --- files and formats
+  FILE_NOT_FOUND: {
+    status: 404,
+    blame: 'user',
+    message: (p: { path: string; what: string }) => `${p.what} ${p.path} does not exist; check the path`,
+  },
+  FILE_UNREADABLE: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; reason: string }) => `cannot read ${p.path}: ${p.reason}; check that it is a readable file`,
+  },
+  MODEL_NOT_FOUND: {
+    status: 404,
+    blame: 'user',
+    message: (p: { path: string }) =>
+      `${p.path} holds no model; give a .gguf file, a .safetensors file, or a folder with config.json and *.safetensors`,
+  },
+  FORMAT_UNKNOWN: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string }) => `${p.path} is neither GGUF nor safetensors; give a model file in one of these formats`,
+  },
+  FORMAT_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; field: string; value: unknown; problem: string }) =>
+      `${p.path}: ${p.field} is ${String(p.value)}, ${p.problem}; the file is damaged or hostile, get it again from its source`,
+  },
+  FORMAT_LIMIT: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; field: string; value: unknown; limit: number }) =>
+      `${p.path}: ${p.field} is ${String(p.value)}, more than the limit of ${p.limit}; the file is damaged or hostile, get it again from its source`,
+  },
+  DTYPE_UNSUPPORTED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tensor: string; dtype: string; supported: string }) =>
+      `tensor ${p.tensor} is stored as ${p.dtype}, which is not supported; supported: ${p.supported}`,
+  },
+  ARCHITECTURE_UNSUPPORTED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { architecture: string; supported: string }) =>
+      `architecture ${p.architecture} is not supported; supported: ${p.supported}`,
+  },
+  CONFIG_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; field: string; value: unknown; problem: string }) =>
+      `${p.path}: ${p.field} is ${String(p.value)}, ${p.problem}; correct the model's configuration`,
+  },
+  TENSOR_MISSING: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; tensor: string }) =>
+      `${p.path} has no tensor ${p.tensor}; the file is incomplete, get it again from its source`,
+  },
+  TENSOR_SHAPE: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tensor: string; shape: readonly number[]; expected: readonly number[] }) =>
+      `tensor ${p.tensor} has shape [${p.shape.join(', ')}], expected [${p.expected.join(', ')}]; the weights do not belong to this configuration`,
+  },
+  TOKENIZER_MISSING: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string }) =>
+      `${p.path} has no tokenizer; put tokenizer.json beside it, or pass token ids instead of text`,
+  },
+  TOKENIZER_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; problem: string }) =>
+      `${p.path}: the tokenizer is not usable: ${p.problem}; get the file again from its source`,
+  },
+
+  // --- requests
+  OPTION_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { option: string; value: unknown; expected: string }) =>
+      `${p.option} is ${formatValue(p.value)}; expected ${p.expected}`,
+  },
+  PROMPT_EMPTY: {
+    status: 400,
+    blame: 'user',
+    message: (_: Record<never, never>) => 'the prompt is empty and the model has no beginning-of-text token; give at least one token of text',
+  },
+  PROMPT_TOO_LONG: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tokens: number; limit: number }) =>
+      `prompt has ${p.tokens} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
+  },
+  TOKEN_ID_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { id: number; index: number; vocabSize: number }) =>
+      `token id ${p.id} at index ${p.index} is outside the vocabulary; use ids from 0 to ${p.vocabSize - 1}`,
+  },
+  TEXT_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { what: string; offset: number }) =>
+      `${p.what} is not valid UTF-8 at byte ${p.offset}; convert it to UTF-8 first`,
+  },
+  ABORTED: {
+    status: 499,
+    blame: 'interrupt',
+    message: (_: Record<never, never>) => 'the request was aborted; nothing else was affected',
+  },
+
+  // --- engine and machine
+  DISPOSED: {
+    status: 503,
+    blame: 'user',
+    message: (p: { what: string }) => `${p.what} was disposed; load it again before using it`,
+  },
+  BACKEND_UNAVAILABLE: {
+    status: 503,
+    blame: 'user',
+    message: (p: { backend: string; reason: string }) => `backend ${p.backend} is not available: ${p.reason}`,
+  },
+  OUT_OF_MEMORY: {
+    status: 503,
+    blame: 'user',
+    message: (p: { bytes: number; what: string }) =>
+      `${p.what} needs ${p.bytes} bytes, which could not be allocated; use a smaller context size or model`,
+  },
+  INTERNAL: {
+    status: 500,
+    blame: 'engine',
+    message: (p: { problem: string }) => `${p.problem}; this is a fault of engine-ts, please report it`,
+  },
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof table;
+export type ErrorParameters<C extends ErrorCode> = Parameters<(typeof table)[C]['message']>[0];
+
+/** Longest piece of a user's value quoted in a message, in UTF-16 code units. */
+const MAX_QUOTED = 80;
+
+function formatValue(value: unknown): string {
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text;
+}
+
+/** Control characters from files and requests never reach a terminal or a log. */
+function oneLine(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: removing them is the point
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ');
+}
+
+export class EngineError<C extends ErrorCode = ErrorCode> extends Error {
+  override readonly name = 'EngineError';
+  readonly status: number;
+  readonly blame: Blame;
+
+  constructor(
+    readonly code: C,
+    readonly parameters: ErrorParameters<C>,
+    options?: { cause?: unknown },
+  ) {
+    const row: ErrorRow = table[code];
+    super(oneLine(row.message(parameters as never)), options);
+    this.status = row.status;
+    this.blame = row.blame;
+  }
+}
+
+/** A condition only a fault of ours can break. */
+export function invariant(condition: unknown, problem: string): asserts condition {
+  if (!condition) throw new EngineError('INTERNAL', { problem });
+}
