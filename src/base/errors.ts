@@ -26,7 +26,8 @@ const table = {
   FILE_UNREADABLE: {
     status: 400,
     blame: 'user',
-    message: (p: { path: string; reason: string }) => `cannot read ${p.path}: ${p.reason}; check that it is a readable file`,
+    message: (p: { path: string; reason: string }) =>
+      `cannot read ${p.path}: ${p.reason}; check that it is a readable file`,
   },
   MODEL_NOT_FOUND: {
     status: 404,
@@ -37,25 +38,26 @@ const table = {
   FORMAT_UNKNOWN: {
     status: 400,
     blame: 'user',
-    message: (p: { path: string }) => `${p.path} is neither GGUF nor safetensors; give a model file in one of these formats`,
+    message: (p: { path: string }) =>
+      `${p.path} is neither GGUF nor safetensors; give a model file in one of these formats`,
   },
   FORMAT_INVALID: {
     status: 400,
     blame: 'user',
     message: (p: { path: string; field: string; value: unknown; problem: string }) =>
-      `${p.path}: ${p.field} is ${String(p.value)}, ${p.problem}; the file is damaged or hostile, get it again from its source`,
+      `${p.path}: ${clip(p.field)} is ${formatValue(p.value)}, ${p.problem}; the file is damaged or hostile, get it again from its source`,
   },
   FORMAT_LIMIT: {
     status: 400,
     blame: 'user',
     message: (p: { path: string; field: string; value: unknown; limit: number }) =>
-      `${p.path}: ${p.field} is ${String(p.value)}, more than the limit of ${p.limit}; the file is damaged or hostile, get it again from its source`,
+      `${p.path}: ${clip(p.field)} is ${formatValue(p.value)}, more than the limit of ${p.limit}; the file is damaged or hostile, get it again from its source`,
   },
   DTYPE_UNSUPPORTED: {
     status: 400,
     blame: 'user',
     message: (p: { tensor: string; dtype: string; supported: string }) =>
-      `tensor ${p.tensor} is stored as ${p.dtype}, which is not supported; supported: ${p.supported}`,
+      `tensor ${clip(p.tensor)} is stored as ${clip(p.dtype)}, which is not supported; supported: ${p.supported}`,
   },
   ARCHITECTURE_UNSUPPORTED: {
     status: 400,
@@ -67,7 +69,7 @@ const table = {
     status: 400,
     blame: 'user',
     message: (p: { path: string; field: string; value: unknown; problem: string }) =>
-      `${p.path}: ${p.field} is ${String(p.value)}, ${p.problem}; correct the model's configuration`,
+      `${p.path}: ${clip(p.field)} is ${formatValue(p.value)}, ${p.problem}; correct the model's configuration`,
   },
   TENSOR_MISSING: {
     status: 400,
@@ -104,7 +106,8 @@ const table = {
   PROMPT_EMPTY: {
     status: 400,
     blame: 'user',
-    message: (_: Record<never, never>) => 'the prompt is empty and the model has no beginning-of-text token; give at least one token of text',
+    message: (_: Record<never, never>) =>
+      'the prompt is empty and the model has no beginning-of-text token; give at least one token of text',
   },
   PROMPT_TOO_LONG: {
     status: 400,
@@ -160,9 +163,17 @@ export type ErrorParameters<C extends ErrorCode> = Parameters<(typeof table)[C][
 /** Longest piece of a user's value quoted in a message, in UTF-16 code units. */
 const MAX_QUOTED = 80;
 
-function formatValue(value: unknown): string {
-  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+function clip(text: string): string {
   return text.length > MAX_QUOTED ? `${text.slice(0, MAX_QUOTED)}…` : text;
+}
+
+/** Never calls a method of the value: it may come from a file, with a `toString` of its own. */
+function formatValue(value: unknown): string {
+  if (value === undefined) return 'missing';
+  if (typeof value === 'string') return JSON.stringify(clip(value));
+  if (Array.isArray(value) || ArrayBuffer.isView(value)) return `a list of ${(value as ArrayLike<unknown>).length}`;
+  if (typeof value === 'object' && value !== null) return 'an object';
+  return clip(String(value));
 }
 
 /** Control characters from files and requests never reach a terminal or a log. */
