@@ -1,0 +1,210 @@
+// The contract between a CPU session and its kernels: plain structs, raw pointers, one table of functions per
+// instruction set. Kernels know nothing of Node, plans or threads; they never allocate, print, throw or fail.
+//
+// Every function does a share of its work: part.index of part.count. Shares are disjoint, and results do not depend on
+// part.count, on the instruction set, or on how many rows are computed together:
+//   * a float dot product over K keeps 16 partial sums, lane i taking k = i, i + 16, … by fused multiply-add in
+//     ascending order, added at the end as a fixed tree (8 + 8, 4 + 4, 2 + 2, 1 + 1); a tail shorter than 16 counts as
+//     if padded with zeros;
+//   * a q8 product is exact in int32 within a storage block; blocks are added in ascending order by fused multiply-add;
+//   * attention works in fixed chunks of kAttentionChunk positions, combined in ascending order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace engine::kernels {
+
+// Storage types by their GGUF id; the same rows as src/tensor/dtype.ts.
+enum class DType : int32_t {
+  kF32 = 0,
+  kF16 = 1,
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ2_K = 10,
+  kQ3_K = 11,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kIQ4_NL = 20,
+  kIQ3_S = 21,
+  kIQ4_XS = 23,
+  kBF16 = 30,
+  kTQ2_0 = 35,
+};
+
+inline constexpr int32_t kAttentionChunk = 256;  // positions
+inline constexpr int32_t kSumGroup = 16;         // values per activation sum
+
+// A share of the work.
+struct Part {
+  int32_t index;
+  int32_t count;
+};
+
+// A weight matrix [rows, columns] as it lies in the file, or copied; rows are contiguous.
+struct Matrix {
+  const uint8_t* data;
+  DType dtype;
+  int32_t rows;
+  int32_t columns;
+  size_t row_bytes;
+};
+
+// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk.
+struct QuantizedRows {
+  int8_t* codes;  // [rows, columns] −127 … 127
+  float* scales;  // [rows, columns / chunk]
+  int32_t* sums;  // [rows, columns / kSumGroup] sums of codes
+  int32_t chunk;  // values per scale: the block size of the weights they meet (32 or 256)
+  int32_t columns;
+};
+
+struct LinearArgs {
+  float* out;              // [num_rows, weight.rows]
+  const float* x;          // [num_rows, weight.columns]
+  const QuantizedRows* q;  // the same x for q8 activations, else null
+  int32_t num_rows;
+  Matrix weight;
+  const float* bias;  // [weight.rows] or null
+  uint8_t* scratch;   // this thread's, scratch_bytes() long
+};
+
+// Angles of one RoPE variant, made by the session in double precision.
+struct RopeTable {
+  const float* cos;  // [context_size, num_pairs]
+  const float* sin;  // [context_size, num_pairs]
+  int32_t num_pairs;
+};
+
+struct RopeArgs {
+  float* x;                  // [num_rows, width], rotated in place
+  const int32_t* positions;  // [num_rows]
+  int32_t num_rows;
+  int32_t width;
+  int32_t head_dim;
+  bool interleaved;  // pairs (2i, 2i + 1) instead of (i, i + num_pairs)
+  RopeTable table;
+};
+
+enum class KvDType : int32_t { kF32 = 0, kF16 = 1 };
+
+// Keys and values of one layer, each [num_blocks, num_kv_heads, block_size, head_dim].
+struct KvCache {
+  uint8_t* keys;
+  uint8_t* values;
+  KvDType dtype;
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  int32_t block_size;
+};
+
+struct WriteKvArgs {
+  const float* k;  // [num_rows, num_kv_heads · head_dim]
+  const float* v;
+  const int32_t* slot_mapping;  // [num_rows] −1 stores nothing
+  int32_t num_rows;
+  KvCache cache;
+};
+
+struct AttentionArgs {
+  float* out;  // [num_tokens, num_heads · head_dim]
+  const float* q;
+  const int32_t* query_start;   // [num_seqs + 1]
+  const int32_t* context_lens;  // [num_seqs]
+  const int32_t* block_tables;  // [num_seqs, max_blocks]
+  int32_t num_seqs;
+  int32_t max_blocks;
+  int32_t num_heads;
+  int32_t window;  // 0: none
+  float scale;
+  KvCache cache;
+  uint8_t* scratch;  // this thread's, scratch_bytes() long
+};
+
+// One record of the batch's sampling words (src/backend/sampling.ts), decoded.
+struct SamplingRow {
+  const float* logits;  // [vocab_size]
+  int32_t position;     // absolute position of the token to be sampled
+  int32_t choice;
+  uint32_t seed_low;
+  uint32_t seed_high;
+  int32_t flags;  // kSample | kLogprobs
+  float temperature;
+  int32_t top_k;
+  float top_p;
+  float min_p;
+  float typical_p;
+  float repetition_penalty;
+  float presence_penalty;
+  float frequency_penalty;
+  const int32_t* history;  // [history_length] token ids, the prompt's first
+  int32_t history_length;
+  int32_t prompt_length;
+  const int32_t* bias_ids;  // [bias_length]
+  const float* bias_values;
+  int32_t bias_length;
+  const uint32_t* mask;  // bits of allowed tokens, or null
+  int32_t num_top;
+};
+
+inline constexpr int32_t kSample = 1;
+inline constexpr int32_t kLogprobs = 2;
+
+struct SampleArgs {
+  SamplingRow row;
+  int32_t vocab_size;
+  uint8_t* scratch;     // this thread's, sample_scratch_bytes(vocab_size) long
+  int32_t* token;       // −1 if none was asked for
+  float* logprob;       // NaN if not asked for
+  int32_t* top_ids;     // [num_top]
+  float* top_logprobs;  // [num_top]
+};
+
+// One instruction set's kernels.
+struct Kernels {
+  const char* isa;  // "scalar", "avx2", …
+
+  // out[r] = table[ids[r]]; out is [num_rows, table.columns]
+  void (*embed)(float* out, const Matrix& table, const int32_t* ids, int32_t num_rows, Part part);
+  // x[r] += table[ids[r]]
+  void (*add_rows)(float* x, const Matrix& table, const int32_t* ids, int32_t num_rows, Part part);
+  // Over groups of `columns` values; a buffer row may hold several groups (per-head norms).
+  void (*rms_norm)(float* out, const float* x, const float* weight, int32_t num_groups, int32_t columns, float eps,
+                   Part part);
+  void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int32_t num_rows,
+                     int32_t columns, float eps, Part part);
+  void (*quantize_rows)(const QuantizedRows& out, const float* x, int32_t num_rows, Part part);
+  void (*linear)(const LinearArgs& args, Part part);
+  void (*rope)(const RopeArgs& args, Part part);
+  void (*write_kv)(const WriteKvArgs& args, Part part);
+  void (*attention)(const AttentionArgs& args, Part part);
+  void (*silu_mul)(float* out, const float* gate, const float* up, int64_t count, Part part);
+  void (*gelu)(float* out, const float* x, int64_t count, bool approximate, Part part);
+  void (*add)(float* x, const float* y, int64_t count, Part part);
+  // One row of logits; rows are shared out by the session.
+  void (*sample)(const SampleArgs& args);
+};
+
+// Values and bytes per block of a storage type; block_size is 0 for an unknown type.
+struct DTypeTraits {
+  int32_t block_size;
+  int32_t block_bytes;
+};
+DTypeTraits dtype_traits(DType dtype);
+
+// The best table this processor and its operating system can run, lowered (never raised) to `limit` if given:
+// "scalar", "avx2", … Null if `limit` names no known level.
+const Kernels* select(const char* limit);
+
+// Bytes of per-thread scratch that linear and attention need for these sizes.
+size_t scratch_bytes(int32_t max_rows, int32_t max_columns, int32_t num_heads, int32_t head_dim);
+size_t sample_scratch_bytes(int32_t vocab_size);
+
+// One row of any storage type as floats, exactly as llama.cpp dequantises; for loading vectors and for tests.
+void dequantize_row(float* out, DType dtype, const uint8_t* row, int32_t columns);
+
+}  // namespace engine::kernels

@@ -1,0 +1,117 @@
+import type { DType } from '../tensor/dtype.js';
+import type { Buffer } from './op.js';
+import type { Plan } from './plan.js';
+
+/**
+ * The boundary. A backend turns a plan plus weights into a session, and a session does one thing: step(batch).
+ * Ids cross in both directions; weights, activations and KV bytes do not.
+ */
+export interface Backend {
+  /** Shown to users, with the instruction set where there is one: `reference`, `native-cpu:avx2`. */
+  readonly name: string;
+  /**
+   * Prepares everything a step needs. Throws EngineError OUT_OF_MEMORY, FILE_UNREADABLE, FORMAT_INVALID (file changed
+   * since its header was read), ABORTED.
+   */
+  load(plan: Plan, weights: WeightTable, limits: SessionLimits, signal?: AbortSignal): Promise<Session>;
+}
+
+/** Where the bytes of each of the plan's weights lie; entry i belongs to plan.weights[i]. */
+export interface WeightTable {
+  readonly entries: readonly WeightSource[];
+  /** Every file named by an entry, as it was when its header was read. */
+  readonly files: ReadonlyMap<string, { readonly size: number; readonly mtimeMs: number }>;
+}
+
+export interface WeightSource {
+  readonly file: string;
+  /** First byte of the matrix, from the start of the file. */
+  readonly offset: number;
+  readonly dtype: DType;
+  readonly rows: number;
+  readonly columns: number;
+  /**
+   * 0: stored as [rows, columns], rows contiguous. Otherwise the matrix is stored transposed (GPT-2's Conv1D,
+   * unquantised types only), as a slice of a matrix whose rows have this many values: element (r, c) is value number
+   * c · transposedStride + r after `offset`.
+   */
+  readonly transposedStride: number;
+}
+
+/** Everything is allocated for these at load; a step never allocates. */
+export interface SessionLimits {
+  /** Tokens of one step over all sequences. */
+  readonly maxTokens: number;
+  /** Rows of one step whose logits are wanted. */
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  /** Longest sequence in tokens: positions are below it. */
+  readonly contextSize: number;
+  /** Tokens per KV block. */
+  readonly blockSize: number;
+  readonly numBlocks: number;
+  readonly kvDtype: KvDType;
+}
+
+export type KvDType = 'f32' | 'f16';
+
+/** Compressed rows: entries of row r are offsets[r] … offsets[r + 1] − 1. */
+export interface Csr {
+  readonly offsets: Int32Array; // [numRows + 1]
+  readonly ids: Int32Array; // token ids
+  readonly values?: Float32Array; // parallel to ids, where the use needs them
+}
+
+/**
+ * Ragged inputs of one step; the backend copies them before step() returns. Sequences are laid out one after another,
+ * each with the tokens it catches up by, in ascending position.
+ */
+export interface Batch extends SamplingInputs {
+  readonly tokenIds: Int32Array; // [numTokens]
+  readonly positions: Int32Array; // [numTokens]
+  readonly slotMapping: Int32Array; // [numTokens] KV slot (block · blockSize + offset) each token writes; −1 stores nothing
+  readonly queryStart: Int32Array; // [numSeqs + 1] token range of each sequence
+  readonly contextLens: Int32Array; // [numSeqs] tokens visible to the sequence's last query, itself included
+  readonly blockTables: Int32Array; // [numSeqs, maxBlocks] block ids in order of position
+}
+
+/** What sampling one set of rows needs, besides their logits. */
+export interface SamplingInputs {
+  /** [numRows, SAMPLING_WORDS], see sampling.ts. Rows are in ascending order of their token row. */
+  readonly sampling: Int32Array;
+  /** Per row: token ids for penalties, the prompt's first, then the generated ones. */
+  readonly history?: Csr;
+  /** Per row: (token id, added to its logit); −Infinity bans. */
+  readonly bias?: Csr;
+  /** [numRows, ceil(vocabSize / 32)] bit t of word w allows token 32 · w + t. */
+  readonly mask?: Int32Array;
+}
+
+/** Sizes of results that are only made when asked for. */
+export interface Want {
+  /** Copy out the logits of all rows. */
+  readonly logits?: boolean;
+}
+
+export interface StepResult {
+  /** [numRows] sampled token; −1 where the row's flags ask for none. */
+  readonly tokens: Int32Array;
+  /** [numRows] log-probability of the sampled token under the unmodified distribution; NaN where not asked. */
+  readonly logprobs: Float32Array;
+  /** [numRows, numTop] most likely tokens in descending order, −1 where a row asked for fewer; numTop = most any row asked for. */
+  readonly topIds: Int32Array;
+  readonly topLogprobs: Float32Array;
+  /** [numRows, vocabSize], only with want.logits. */
+  readonly logits?: Float32Array;
+}
+
+export interface Session {
+  /** One forward pass over one batch, sampling included. One step at a time; a second call while one runs waits its turn. */
+  step(batch: Batch, want?: Want): Promise<StepResult>;
+  /** The sampling op alone on logits [numRows, vocabSize]; records' row fields index these rows, positions[row] is as in a batch. */
+  sample(logits: Float32Array, positions: Int32Array, inputs: SamplingInputs): StepResult;
+  /** A copy of a buffer as the last step left it, [rows of that step, width]; tests and debugging only. */
+  read(buffer: Buffer): Promise<Float32Array>;
+  /** Frees everything, after the step in flight. Later calls reject with DISPOSED; a second dispose does nothing. */
+  dispose(): Promise<void>;
+}
