@@ -1,0 +1,179 @@
+import type { Session, SessionLimits, StepResult } from '../backend/backend.js';
+import { EngineError, invariant } from '../base/errors.js';
+import { type BatchRow, buildBatch } from './batch.js';
+import { BlockPool } from './block-pool.js';
+import { Scheduler } from './scheduler.js';
+import { Sequence, type TokenRequest } from './sequence.js';
+import { type SampledToken, TokenStream } from './token-stream.js';
+
+/** What the loop does with a sequence's results. */
+interface Sink {
+  started(): void;
+  /** The sequence's rows of one step; returns true when the sequence is over. */
+  accept(rows: readonly number[], result: StepResult): boolean;
+  fail(error: unknown): void;
+}
+
+/**
+ * Schedule → step → update, for as long as there are sequences. Tokens in, tokens out: it knows no models and no text.
+ * All requests share one session; whatever they are batched with, each gets the tokens it would get alone.
+ */
+export class EngineLoop {
+  readonly #scheduler: Scheduler;
+  readonly #sinks = new Map<Sequence, Sink>();
+  #running: Promise<void> | null = null;
+  #disposed = false;
+
+  constructor(
+    readonly session: Session,
+    readonly limits: SessionLimits,
+    readonly vocabSize: number,
+  ) {
+    this.#scheduler = new Scheduler(new BlockPool(limits.numBlocks), limits);
+  }
+
+  /** Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one step. */
+  submit(request: TokenRequest): TokenStream {
+    const sequence = new Sequence(request.promptIds, request.maxTokens, request.sampling);
+    const stream = new TokenStream(() => this.#cancel(sequence));
+    const onAbort = () => {
+      if (stream.finishReason === null) stream.end('abort');
+      this.#cancel(sequence);
+    };
+    request.signal?.addEventListener('abort', onAbort, { once: true });
+    const done = () => request.signal?.removeEventListener('abort', onAbort);
+    this.#start(sequence, {
+      started: () => {
+        if (stream.times.started === 0) stream.times.started = performance.now();
+      },
+      accept: ([row], result) => {
+        if (row === undefined) return false;
+        const token = sampledToken(row, result, request.sampling.logprobs ?? 0);
+        sequence.append(token.id);
+        stream.push(token);
+        const stopped = request.stopIds.has(token.id);
+        const over = stopped || sequence.numGenerated >= request.maxTokens;
+        if (over) {
+          done();
+          stream.end(stopped ? 'stop' : 'length');
+        }
+        return over;
+      },
+      fail: (error) => {
+        done();
+        stream.fail(error);
+      },
+    });
+    if (request.signal?.aborted) onAbort();
+    return stream;
+  }
+
+  /** Logits of every prompt token, [promptIds.length, vocabSize]. Throws ABORTED. */
+  logits(promptIds: Int32Array, signal?: AbortSignal): Promise<Float32Array> {
+    const sequence = new Sequence(promptIds, 0, null);
+    const logits = new Float32Array(promptIds.length * this.vocabSize);
+    return new Promise((resolve, reject) => {
+      const onAbort = () => {
+        this.#cancel(sequence);
+        reject(new EngineError('ABORTED', {}));
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      const done = () => signal?.removeEventListener('abort', onAbort);
+      this.#start(sequence, {
+        started: () => undefined,
+        accept: (rows, result) => {
+          const first = rows[0]!;
+          const chunk = result.logits!.subarray(first * this.vocabSize, (first + rows.length) * this.vocabSize);
+          logits.set(chunk, (sequence.numComputedTokens - rows.length) * this.vocabSize);
+          if (sequence.numPending > 0) return false;
+          done();
+          resolve(logits);
+          return true;
+        },
+        fail: (error) => {
+          done();
+          reject(error);
+        },
+      });
+      if (signal?.aborted) onAbort();
+    });
+  }
+
+  /** Ends every request with DISPOSED, waits for the step in flight, frees the session. */
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    this.#failAll(new EngineError('DISPOSED', { what: 'the engine' }));
+    await this.session.dispose();
+    await this.#running;
+  }
+
+  /** Every block is free when nothing is running; for tests. */
+  checkIntegrity(): void {
+    this.#scheduler.checkIntegrity();
+  }
+
+  #start(sequence: Sequence, sink: Sink): void {
+    if (this.#disposed) throw new EngineError('DISPOSED', { what: 'the engine' });
+    invariant(
+      sequence.maxSlots <= this.limits.numBlocks * this.limits.blockSize,
+      'a request is larger than the KV cache',
+    );
+    this.#sinks.set(sequence, sink);
+    this.#scheduler.add(sequence);
+    this.#running ??= this.#run().finally(() => {
+      this.#running = null;
+    });
+  }
+
+  #cancel(sequence: Sequence): void {
+    if (this.#sinks.delete(sequence)) this.#scheduler.remove(sequence);
+  }
+
+  #failAll(error: unknown): void {
+    for (const [sequence, sink] of [...this.#sinks]) {
+      this.#cancel(sequence);
+      sink.fail(error);
+    }
+  }
+
+  async #run(): Promise<void> {
+    await Promise.resolve(); // requests submitted together start in one batch
+    while (!this.#scheduler.isIdle) {
+      const parts = this.#scheduler.schedule();
+      const { batch, rows } = buildBatch(parts, this.limits.blockSize);
+      const sinks = parts.map(({ sequence }) => this.#sinks.get(sequence)!);
+      for (const sink of sinks) sink.started();
+      let result: StepResult;
+      try {
+        result = await this.session.step(batch, { logits: parts.some(({ sequence }) => sequence.sampling === null) });
+      } catch (error) {
+        this.#failAll(error);
+        return;
+      }
+      parts.forEach(({ sequence, numTokens }, i) => {
+        if (!this.#sinks.has(sequence)) return; // cancelled while the step ran
+        sequence.numComputedTokens += numTokens;
+        if (sinks[i]!.accept(rowsOf(rows, sequence), result)) this.#cancel(sequence);
+      });
+    }
+  }
+}
+
+/** Indices of a sequence's rows within a step's results; they are contiguous. */
+function rowsOf(rows: readonly BatchRow[], sequence: Sequence): number[] {
+  return rows.flatMap((row, index) => (row.sequence === sequence ? [index] : []));
+}
+
+function sampledToken(row: number, result: StepResult, numTop: number): SampledToken {
+  const numRows = result.tokens.length;
+  const width = result.topIds.length / numRows; // alternatives per row of this step, of which this row asked for numTop
+  const logprob = result.logprobs[row]!;
+  return {
+    id: result.tokens[row]!,
+    logprob: Number.isNaN(logprob) ? null : logprob,
+    top: Array.from({ length: numTop }, (_, i) => ({
+      id: result.topIds[row * width + i]!,
+      logprob: result.topLogprobs[row * width + i]!,
+    })).filter(({ id }) => id >= 0),
+  };
+}
