@@ -106,8 +106,13 @@ const table = {
   PROMPT_EMPTY: {
     status: 400,
     blame: 'user',
-    message: (_: Record<never, never>) =>
-      'the prompt is empty and the model has no beginning-of-text token; give at least one token of text',
+    message: (_: Record<never, never>) => 'the prompt is empty; give at least one character of text or one token id',
+  },
+  NO_TOKEN_ALLOWED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { position: number }) =>
+      `no token is allowed at position ${p.position}: every logit is -Infinity or NaN; relax the bias, or check the weights`,
   },
   PROMPT_TOO_LONG: {
     status: 400,

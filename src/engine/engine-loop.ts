@@ -42,13 +42,17 @@ export class EngineLoop {
     };
     request.signal?.addEventListener('abort', onAbort, { once: true });
     const done = () => request.signal?.removeEventListener('abort', onAbort);
-    this.#start(sequence, {
+    const sink: Sink = {
       started: () => {
         if (stream.times.started === 0) stream.times.started = performance.now();
       },
       accept: ([row], result) => {
         if (row === undefined) return false;
         const token = sampledToken(row, result, request.sampling.logprobs ?? 0);
+        if (token.id < 0) {
+          sink.fail(new EngineError('NO_TOKEN_ALLOWED', { position: sequence.numTokens }));
+          return true;
+        }
         sequence.append(token.id);
         stream.push(token);
         const stopped = request.stopIds.has(token.id);
@@ -63,7 +67,8 @@ export class EngineLoop {
         done();
         stream.fail(error);
       },
-    });
+    };
+    this.#start(sequence, sink);
     if (request.signal?.aborted) onAbort();
     return stream;
   }

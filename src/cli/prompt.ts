@@ -1,0 +1,77 @@
+import { readFile, stat } from 'node:fs/promises';
+import { EngineError } from '../base/errors.js';
+
+/** Bytes; far beyond any context, and it keeps a wrong file from filling the memory. */
+const MAX_PROMPT_BYTES = 64 * 1024 * 1024;
+
+export interface PromptSources {
+  readonly argument?: string | undefined;
+  readonly prompt?: string | undefined;
+  readonly promptFile?: string | undefined;
+}
+
+/**
+ * The prompt from the one source that was given: argument, --prompt, --prompt-file, `-` or piped stdin. One line break
+ * at the end of a file or of stdin is not part of the prompt. Throws OPTION_INVALID, FILE_UNREADABLE, TEXT_INVALID.
+ */
+export async function readPrompt({ argument, prompt, promptFile }: PromptSources): Promise<string> {
+  const given = [argument, prompt, promptFile].filter((source) => source !== undefined);
+  if (given.length > 1) {
+    const expected = 'only one of argument, --prompt and --prompt-file';
+    throw new EngineError('OPTION_INVALID', { option: '--prompt', value: given[1], expected });
+  }
+  if (promptFile !== undefined && promptFile !== '-') return text(await fileBytes(promptFile), promptFile);
+  const literal = argument ?? prompt;
+  if (literal !== undefined && literal !== '-') return literal;
+  if (literal === undefined && promptFile === undefined && process.stdin.isTTY) {
+    throw new EngineError('PROMPT_EMPTY', {});
+  }
+  return text(await stdinBytes(), 'stdin');
+}
+
+async function fileBytes(path: string): Promise<Buffer> {
+  try {
+    const { size } = await stat(path);
+    if (size > MAX_PROMPT_BYTES) throw tooLarge(path, size);
+    return await readFile(path);
+  } catch (error) {
+    if (error instanceof EngineError) throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw new EngineError('FILE_NOT_FOUND', { what: 'prompt file', path });
+    throw new EngineError('FILE_UNREADABLE', { path, reason: code === 'EISDIR' ? 'it is a directory' : message });
+  }
+}
+
+async function stdinBytes(): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_PROMPT_BYTES) throw tooLarge('stdin', size);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(path: string, size: number): EngineError {
+  return new EngineError('FILE_UNREADABLE', {
+    path,
+    reason: `${size} bytes are more than a prompt may have (${MAX_PROMPT_BYTES})`,
+  });
+}
+
+function text(bytes: Buffer, what: string): string {
+  const decoded = bytes.toString('utf8');
+  const invalid = firstInvalidByte(bytes, decoded);
+  if (invalid !== null) throw new EngineError('TEXT_INVALID', { what, offset: invalid });
+  return decoded.replace(/\r?\n$/, '').replace(/^\ufeff/, '');
+}
+
+/** Decoding replaces what is not UTF-8 by U+FFFD, so encoding again differs there first. */
+function firstInvalidByte(bytes: Buffer, decoded: string): number | null {
+  const again = Buffer.from(decoded, 'utf8');
+  if (again.equals(bytes)) return null;
+  let offset = 0;
+  while (offset < bytes.length && bytes[offset] === again[offset]) offset++;
+  return offset;
+}

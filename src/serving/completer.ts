@@ -1,0 +1,217 @@
+import { EngineError } from '../base/errors.js';
+import type { EngineLoop } from '../engine/engine-loop.js';
+import { resolveSampling, type SamplingOptions } from '../engine/sampler.js';
+import type { FinishReason } from '../engine/sequence.js';
+import type { SampledToken, TokenTimes } from '../engine/token-stream.js';
+import type { Tokenizer } from '../tokenizer/tokenizer.js';
+import { resolveStopStrings, StopStrings } from './stop-strings.js';
+
+/** A request for text. Give exactly one of `prompt` and `tokenIds`. */
+export interface CompletionRequest extends SamplingOptions {
+  /** Text to continue. Special tokens written in it are ordinary text. */
+  readonly prompt?: string | undefined;
+  /** Token ids to continue, used as they are (no beginning-of-text token is added). */
+  readonly tokenIds?: ArrayLike<number> | undefined;
+  /** Most tokens to generate. Default: until the context is full. */
+  readonly maxTokens?: number | undefined;
+  /** The answer ends before the first of these strings. */
+  readonly stop?: string | readonly string[] | undefined;
+  /** Go on after the model's end-of-text token. Default false. */
+  readonly ignoreEos?: boolean | undefined;
+  /** Ends the request with finish reason `abort`; its memory is free within one step. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface TokenLogprob {
+  readonly id: number;
+  readonly token: string;
+  readonly logprob: number;
+}
+
+/** Log-probability of a generated token, with the most likely alternatives in descending order. */
+export interface TokenLogprobs extends TokenLogprob {
+  readonly top: readonly TokenLogprob[];
+}
+
+export interface Usage {
+  /** Tokens. */
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** Prompt tokens whose keys and values were found in a cache. */
+  readonly cachedTokens: number;
+}
+
+export interface Timings {
+  /** Time to first token, from the call: milliseconds. */
+  readonly ttftMs: number;
+  readonly prefillTokensPerSecond: number;
+  /** Over the tokens after the first. */
+  readonly decodeTokensPerSecond: number;
+  readonly totalMs: number;
+}
+
+/** How a request ended. */
+export interface Outcome {
+  readonly finishReason: FinishReason;
+  readonly usage: Usage;
+  readonly timings: Timings;
+}
+
+/** One piece of an answer: one or more tokens, and the text they complete; text never ends inside a character. */
+export interface CompletionEvent {
+  readonly text: string;
+  readonly tokenIds: readonly number[];
+  /** One per token, only if asked for. */
+  readonly logprobs?: readonly TokenLogprobs[];
+  /** Only on the last event. */
+  readonly outcome?: Outcome;
+}
+
+export interface Completion extends Outcome {
+  readonly text: string;
+  readonly promptTokenIds: readonly number[];
+  readonly tokenIds: readonly number[];
+  readonly logprobs?: readonly TokenLogprobs[];
+}
+
+/** What caches and guards wrap: takes a request, gives its answer as a stream. */
+export interface Completer {
+  generate(request: CompletionRequest): AsyncIterable<CompletionEvent>;
+}
+
+/** Text in, text out, on one engine loop. */
+export class TextCompleter implements Completer {
+  constructor(
+    readonly loop: EngineLoop,
+    readonly tokenizer: Tokenizer | null,
+    /** Why there is no tokenizer, for requests that need one. */
+    readonly modelPath: string,
+  ) {}
+
+  /**
+   * Token ids of a request's prompt, checked. Throws PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_ID_INVALID, TOKENIZER_MISSING,
+   * OPTION_INVALID.
+   */
+  promptIds(request: Pick<CompletionRequest, 'prompt' | 'tokenIds'>): Int32Array {
+    const { vocabSize, limits } = this.loop;
+    if ((request.prompt === undefined) === (request.tokenIds === undefined)) {
+      throw new EngineError('OPTION_INVALID', {
+        option: 'prompt',
+        value: request.prompt,
+        expected: 'either a prompt or token ids',
+      });
+    }
+    const ids = request.prompt !== undefined ? this.#encode(request.prompt) : checkedIds(request.tokenIds!, vocabSize);
+    if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
+    // One position must be left for the first generated token.
+    const limit = limits.contextSize - 1;
+    if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
+    return ids;
+  }
+
+  async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
+    const promptIds = this.promptIds(request);
+    const sampling = resolveSampling(request, this.loop.vocabSize);
+    const stop = new StopStrings(resolveStopStrings(request.stop));
+    const eosIds = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
+    const decoder = this.tokenizer?.stream();
+    const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
+    const stream = this.loop.submit({ promptIds, maxTokens, sampling, stopIds: eosIds, signal: request.signal });
+
+    let completionTokens = 0;
+    let stopped = false;
+    for await (const tokens of stream.batches()) {
+      const used: SampledToken[] = [];
+      let text = '';
+      for (const token of tokens) {
+        used.push(token);
+        if (eosIds.has(token.id) || decoder === undefined) continue; // the end-of-text token has no text
+        const shown = stop.push(decoder.push([token.id]));
+        text += shown.text;
+        stopped = shown.stopped;
+        if (stopped) break;
+      }
+      completionTokens += used.length;
+      yield {
+        text,
+        tokenIds: used.map(({ id }) => id),
+        ...(sampling.logprobs !== null && { logprobs: used.map((token) => this.#logprobs(token)) }),
+      };
+      if (stopped) break; // leaving the loop cancels the request
+    }
+    let rest = '';
+    if (!stopped && decoder !== undefined) {
+      const shown = stop.push(decoder.flush());
+      stopped = shown.stopped;
+      rest = shown.text + (stopped ? '' : stop.flush());
+    }
+    const finishReason = stopped ? 'stop' : stream.finishReason!;
+    const usage = { promptTokens: promptIds.length, completionTokens, cachedTokens: 0 };
+    yield { text: rest, tokenIds: [], outcome: { finishReason, usage, timings: timingsOf(stream.times, usage) } };
+  }
+
+  #encode(prompt: string): Int32Array {
+    if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
+    if (prompt === '') throw new EngineError('PROMPT_EMPTY', {});
+    return this.tokenizer.encode(prompt);
+  }
+
+  #logprobs(token: SampledToken): TokenLogprobs {
+    const named = (id: number, logprob: number) => ({ id, token: this.tokenizer?.tokenText(id) ?? '', logprob });
+    return {
+      ...named(token.id, token.logprob ?? Number.NaN),
+      top: token.top.map(({ id, logprob }) => named(id, logprob)),
+    };
+  }
+}
+
+/** The whole answer of a stream. */
+export async function collect(
+  events: AsyncIterable<CompletionEvent>,
+): Promise<Outcome & Omit<Completion, 'promptTokenIds'>> {
+  let text = '';
+  const tokenIds: number[] = [];
+  const logprobs: TokenLogprobs[] = [];
+  let outcome: Outcome | undefined;
+  for await (const event of events) {
+    text += event.text;
+    tokenIds.push(...event.tokenIds);
+    logprobs.push(...(event.logprobs ?? []));
+    outcome = event.outcome;
+  }
+  if (outcome === undefined) throw new EngineError('INTERNAL', { problem: 'a stream ended without an outcome' });
+  return { text, tokenIds, ...(logprobs.length > 0 && { logprobs }), ...outcome };
+}
+
+function checkedIds(tokenIds: ArrayLike<number>, vocabSize: number): Int32Array {
+  for (let index = 0; index < tokenIds.length; index++) {
+    const id = tokenIds[index]!;
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+      throw new EngineError('TOKEN_ID_INVALID', { id, index, vocabSize });
+  }
+  return Int32Array.from(tokenIds);
+}
+
+function resolveMaxTokens(maxTokens: number | undefined, room: number): number {
+  if (maxTokens === undefined) return room;
+  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {
+    throw new EngineError('OPTION_INVALID', {
+      option: 'maxTokens',
+      value: maxTokens,
+      expected: 'a whole number from 1',
+    });
+  }
+  return Math.min(maxTokens, room); // the answer ends with finish reason `length` when the context is full
+}
+
+function timingsOf(times: TokenTimes, usage: Usage): Timings {
+  const end = times.finished || performance.now();
+  const perSecond = (tokens: number, ms: number) => (ms > 0 && tokens > 0 ? (tokens * 1000) / ms : 0);
+  const firstToken = times.firstToken || end;
+  return {
+    ttftMs: firstToken - times.submitted,
+    prefillTokensPerSecond: perSecond(usage.promptTokens, firstToken - (times.started || times.submitted)),
+    decodeTokensPerSecond: perSecond(usage.completionTokens - 1, end - firstToken),
+    totalMs: end - times.submitted,
+  };
+}
