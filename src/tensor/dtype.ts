@@ -1,3 +1,9 @@
+import { unpackIQ4_NL, unpackQ4_0, unpackQ4_1, unpackQ5_0, unpackQ5_1, unpackQ8_0 } from './blocks-32.js';
+import { dequantiseBF16, dequantiseF16, dequantiseF32 } from './blocks-float.js';
+import { unpackIQ3_S, unpackIQ4_XS, unpackTQ2_0 } from './blocks-iq.js';
+import { unpackQ2_K, unpackQ3_K, unpackQ4_K, unpackQ5_K, unpackQ6_K } from './blocks-k.js';
+import { type DequantiseBlock, dequantiseIntegers, type UnpackBlock } from './integer-block.js';
+
 /**
  * The one table of storage types. A type is one row here and its functions; nowhere else may code ask
  * "is this the four-bit type?".
@@ -31,26 +37,38 @@ export interface DTypeRow {
   readonly blockSize: number;
   /** Bytes per block. */
   readonly blockBytes: number;
+  /** The floats of one block, bit for bit those of llama.cpp. */
+  readonly dequantise: DequantiseBlock;
+  /** The integers of one block. Only quantised types have them, and only those can meet 8-bit activations. */
+  readonly unpack?: UnpackBlock;
+}
+
+function float(id: number, blockBytes: number, dequantise: DequantiseBlock): DTypeRow {
+  return { id, blockSize: 1, blockBytes, dequantise };
+}
+
+function quantised(id: number, blockSize: number, blockBytes: number, unpack: UnpackBlock): DTypeRow {
+  return { id, blockSize, blockBytes, dequantise: dequantiseIntegers(unpack, blockSize), unpack };
 }
 
 export const dtypes: Readonly<Record<DType, DTypeRow>> = {
-  f32: { id: 0, blockSize: 1, blockBytes: 4 },
-  f16: { id: 1, blockSize: 1, blockBytes: 2 },
-  bf16: { id: 30, blockSize: 1, blockBytes: 2 },
-  q4_0: { id: 2, blockSize: 32, blockBytes: 18 },
-  q4_1: { id: 3, blockSize: 32, blockBytes: 20 },
-  q5_0: { id: 6, blockSize: 32, blockBytes: 22 },
-  q5_1: { id: 7, blockSize: 32, blockBytes: 24 },
-  q8_0: { id: 8, blockSize: 32, blockBytes: 34 },
-  q2_k: { id: 10, blockSize: 256, blockBytes: 84 },
-  q3_k: { id: 11, blockSize: 256, blockBytes: 110 },
-  q4_k: { id: 12, blockSize: 256, blockBytes: 144 },
-  q5_k: { id: 13, blockSize: 256, blockBytes: 176 },
-  q6_k: { id: 14, blockSize: 256, blockBytes: 210 },
-  iq4_nl: { id: 20, blockSize: 32, blockBytes: 18 },
-  iq3_s: { id: 21, blockSize: 256, blockBytes: 110 },
-  iq4_xs: { id: 23, blockSize: 256, blockBytes: 136 },
-  tq2_0: { id: 35, blockSize: 256, blockBytes: 66 },
+  f32: float(0, 4, dequantiseF32),
+  f16: float(1, 2, dequantiseF16),
+  bf16: float(30, 2, dequantiseBF16),
+  q4_0: quantised(2, 32, 18, unpackQ4_0),
+  q4_1: quantised(3, 32, 20, unpackQ4_1),
+  q5_0: quantised(6, 32, 22, unpackQ5_0),
+  q5_1: quantised(7, 32, 24, unpackQ5_1),
+  q8_0: quantised(8, 32, 34, unpackQ8_0),
+  q2_k: quantised(10, 256, 84, unpackQ2_K),
+  q3_k: quantised(11, 256, 110, unpackQ3_K),
+  q4_k: quantised(12, 256, 144, unpackQ4_K),
+  q5_k: quantised(13, 256, 176, unpackQ5_K),
+  q6_k: quantised(14, 256, 210, unpackQ6_K),
+  iq4_nl: quantised(20, 32, 18, unpackIQ4_NL),
+  iq3_s: quantised(21, 256, 110, unpackIQ3_S),
+  iq4_xs: quantised(23, 256, 136, unpackIQ4_XS),
+  tq2_0: quantised(35, 256, 66, unpackTQ2_0),
 };
 
 const byId = new Map<number, DType>((Object.keys(dtypes) as DType[]).map((name) => [dtypes[name].id, name]));
@@ -64,4 +82,18 @@ export function dtypeFromId(id: number): DType | null {
 export function rowBytes(dtype: DType, columns: number): number | null {
   const { blockSize, blockBytes } = dtypes[dtype];
   return columns % blockSize === 0 ? (columns / blockSize) * blockBytes : null;
+}
+
+/** One row of `columns` values, stored at `offset`, written to out[outOffset …]. */
+export function dequantiseRow(
+  dtype: DType,
+  bytes: Uint8Array,
+  offset: number,
+  columns: number,
+  out: Float32Array,
+  outOffset: number,
+): void {
+  const { blockSize, blockBytes, dequantise } = dtypes[dtype];
+  const numBlocks = columns / blockSize;
+  for (let b = 0; b < numBlocks; b++) dequantise(bytes, offset + b * blockBytes, out, outOffset + b * blockSize);
 }
