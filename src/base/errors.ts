@@ -35,6 +35,17 @@ const table = {
     message: (p: { path: string }) =>
       `${p.path} holds no model; give a .gguf file, a .safetensors file, or a folder with config.json and *.safetensors`,
   },
+  MODEL_AMBIGUOUS: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; files: readonly string[] }) =>
+      `${p.path} holds several models: ${clip(p.files.join(', '))}; give the path of one of them`,
+  },
+  FILE_CHANGED: {
+    status: 409,
+    blame: 'user',
+    message: (p: { path: string }) => `${p.path} has changed since the model was opened; load the model again`,
+  },
   FORMAT_UNKNOWN: {
     status: 400,
     blame: 'user',

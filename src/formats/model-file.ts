@@ -1,4 +1,5 @@
-import type { DType } from '../tensor/dtype.js';
+import { EngineError } from '../base/errors.js';
+import { type DType, dtypes } from '../tensor/dtype.js';
 
 /** Where one tensor's bytes lie. Bytes of weights never enter the JS heap; native backends map the file. */
 export interface TensorInfo {
@@ -24,5 +25,20 @@ export interface FileStamp {
 export interface ModelFiles {
   readonly path: string;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /**
+   * Tensors of types the engine cannot compute with, by name: their type as the file has it. Checkpoints carry such
+   * buffers without needing them (BERT's int64 position_ids), so they are an error only when asked for.
+   */
+  readonly unsupported?: ReadonlyMap<string, string>;
+  /** By absolute path. */
   readonly files: ReadonlyMap<string, FileStamp>;
+}
+
+/** The tensor of this name. Throws TENSOR_MISSING, or DTYPE_UNSUPPORTED if its type is why it cannot be had. */
+export function requireTensor(model: ModelFiles, name: string): TensorInfo {
+  const info = model.tensors.get(name);
+  if (info !== undefined) return info;
+  const dtype = model.unsupported?.get(name);
+  if (dtype === undefined) throw new EngineError('TENSOR_MISSING', { path: model.path, tensor: name });
+  throw new EngineError('DTYPE_UNSUPPORTED', { tensor: name, dtype, supported: Object.keys(dtypes).join(', ') });
 }
