@@ -45,7 +45,7 @@ export function reportError(error: unknown): number {
   const known =
     error instanceof EngineError ? error : new EngineError('INTERNAL', { problem: messageOf(error) }, { cause: error });
   note(`engine: [${known.code}] ${inFlags(known)}`);
-  if (process.env['ENGINE_DEBUG'] && error instanceof Error) note(error.stack ?? '');
+  if (process.env.ENGINE_DEBUG && error instanceof Error) note(error.stack ?? '');
   return exitCodes[known.blame];
 }
 

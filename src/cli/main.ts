@@ -1,0 +1,34 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { doctorCommand } from './doctor.js';
+import { generateCommand } from './generate.js';
+import { inspectCommand } from './inspect.js';
+import { note, reportError } from './output.js';
+import { tokenizeCommand } from './tokenize.js';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string;
+};
+
+const program = new Command('engine')
+  .description('Transformer inference in Node.js: generate text with models in GGUF or safetensors files')
+  .version(version)
+  .configureHelp({ showGlobalOptions: true });
+for (const command of [generateCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
+  program.addCommand(command);
+for (const command of [program, ...program.commands])
+  command.exitOverride().configureOutput({ writeErr: () => undefined });
+
+try {
+  if (process.argv.length <= 2) program.outputHelp();
+  else await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommanderError)) process.exitCode = reportError(error);
+  else if (error.exitCode !== 0) {
+    // What commander objects to is the user's: an unknown command or flag, a missing value.
+    const problem = error.message.replace(/^error: /, '').replace(/\n.*/s, '');
+    note(`engine: [USAGE] ${problem}; see engine --help`);
+    process.exitCode = 2;
+  }
+}

@@ -1,0 +1,17 @@
+/** The public API of engine-ts, nothing else. */
+export { EngineError, type ErrorCode } from './base/errors.js';
+export type { SamplingOptions } from './engine/sampler.js';
+export type { FinishReason } from './engine/sequence.js';
+export { Engine, type ModelInfo } from './library/engine.js';
+export type { LoadOptions } from './library/load-options.js';
+export type {
+  Completion,
+  CompletionEvent,
+  CompletionRequest,
+  Outcome,
+  Timings,
+  TokenLogprob,
+  TokenLogprobs,
+  Usage,
+} from './serving/completer.js';
+export type { Tokenizer } from './tokenizer/tokenizer.js';

@@ -1,0 +1,61 @@
+import type { KvDType, SessionLimits } from '../backend/backend.js';
+import type { Activations } from '../backend/op.js';
+import { EngineError } from '../base/errors.js';
+
+export type BackendName = 'native-cpu' | 'reference';
+
+/** How to load a model. */
+export interface LoadOptions {
+  /** A .gguf file, a .safetensors file, or a folder with config.json. Default: the embedded model. */
+  readonly model?: string | undefined;
+  /** `auto` takes the native addon where it can be loaded, else the TypeScript reference. Default `auto`. */
+  readonly backend?: 'auto' | BackendName | undefined;
+  /** CPU threads of the native backend. Default: as many as this process may use. */
+  readonly threads?: number | undefined;
+  /** Tokens of prompt and answer together. Default: what the model was trained for, at most 4,096. */
+  readonly contextSize?: number | undefined;
+  /** Storage type of keys and values. Default `f32`. */
+  readonly kvDtype?: KvDType | undefined;
+  /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
+  readonly activations?: 'auto' | Activations | undefined;
+  /** Gives up loading with ABORTED. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Tokens; the model may allow far more, but memory for all of it is taken at load. */
+const DEFAULT_CONTEXT_SIZE = 4096;
+/** Tokens per KV block. */
+const BLOCK_SIZE = 16;
+/** Tokens of one step: enough for full speed in prefill, few enough that an abort is noticed soon. */
+const MAX_STEP_TOKENS = 512;
+/** Rows of one step whose logits are wanted. */
+const MAX_STEP_ROWS = 64;
+const MAX_SEQUENCES = 16;
+
+/** Everything a session allocates, from the options and the model's own limits. Throws OPTION_INVALID. */
+export function sessionLimits(
+  options: Pick<LoadOptions, 'contextSize' | 'kvDtype'>,
+  model: { readonly contextLength: number },
+): SessionLimits {
+  const contextSize = options.contextSize ?? Math.min(model.contextLength, DEFAULT_CONTEXT_SIZE);
+  if (!Number.isInteger(contextSize) || contextSize < 2 || contextSize > model.contextLength) {
+    const expected = `a whole number from 2 to ${model.contextLength}, the context the model was made for`;
+    throw new EngineError('OPTION_INVALID', { option: 'contextSize', value: contextSize, expected });
+  }
+  const maxTokens = Math.min(MAX_STEP_TOKENS, contextSize);
+  return {
+    maxTokens,
+    maxRows: Math.min(MAX_STEP_ROWS, maxTokens),
+    maxSequences: Math.min(MAX_SEQUENCES, maxTokens),
+    contextSize,
+    blockSize: BLOCK_SIZE,
+    numBlocks: Math.ceil(contextSize / BLOCK_SIZE),
+    kvDtype: oneOf('kvDtype', options.kvDtype ?? 'f32', ['f32', 'f16']),
+  };
+}
+
+/** Throws OPTION_INVALID unless the value is one of the choices. */
+export function oneOf<T extends string>(option: string, value: T, choices: readonly T[]): T {
+  if (choices.includes(value)) return value;
+  throw new EngineError('OPTION_INVALID', { option, value, expected: `one of ${choices.join(', ')}` });
+}

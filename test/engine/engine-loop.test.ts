@@ -1,0 +1,167 @@
+import { describe, expect, it } from 'vitest';
+import { EngineLoop } from '../../src/engine/engine-loop.js';
+import { resolveSampling } from '../../src/engine/sampler.js';
+import type { TokenRequest } from '../../src/engine/sequence.js';
+import type { TokenStream } from '../../src/engine/token-stream.js';
+import { expectedTokens, FakeSession, limits, nextToken, VOCAB } from './fake-session.js';
+
+function setUp() {
+  const session = new FakeSession();
+  return { session, loop: new EngineLoop(session, limits, VOCAB) };
+}
+
+function request(promptIds: readonly number[], maxTokens: number, more: Partial<TokenRequest> = {}): TokenRequest {
+  return {
+    promptIds: Int32Array.from(promptIds),
+    maxTokens,
+    sampling: resolveSampling({}, VOCAB),
+    stopIds: new Set(),
+    ...more,
+  };
+}
+
+async function ids(stream: TokenStream): Promise<number[]> {
+  const all: number[] = [];
+  for await (const token of stream) all.push(token.id);
+  return all;
+}
+
+const prompt = (length: number, first = 1) => Array.from({ length }, (_, i) => first + i);
+
+describe('engine loop', () => {
+  it('gives a request its tokens and ends with reason length', async () => {
+    const { loop } = setUp();
+    const stream = loop.submit(request(prompt(3), 5));
+    expect(await ids(stream)).toEqual(expectedTokens(prompt(3), 5));
+    expect(stream.finishReason).toBe('length');
+    loop.checkIntegrity();
+  });
+
+  it('cuts a long prompt into steps within the token budget', async () => {
+    const { loop, session } = setUp();
+    expect(await ids(loop.submit(request(prompt(20), 2)))).toEqual(expectedTokens(prompt(20), 2));
+    expect(session.batches.map((batch) => batch.tokenIds.length)).toEqual([8, 8, 4, 1]);
+  });
+
+  it('gives each of many requests the tokens it would get alone', async () => {
+    const { loop } = setUp();
+    const prompts = Array.from({ length: 12 }, (_, i) => prompt(1 + ((i * 5) % 13), 10 * i));
+    const streams = prompts.map((promptIds, i) => loop.submit(request(promptIds, 1 + (i % 6))));
+    const results = await Promise.all(streams.map(ids));
+    results.forEach((tokens, i) => {
+      expect(tokens).toEqual(expectedTokens(prompts[i]!, 1 + (i % 6)));
+    });
+    loop.checkIntegrity();
+  });
+
+  it('runs requests together while blocks last', async () => {
+    const { loop, session } = setUp();
+    await Promise.all([ids(loop.submit(request(prompt(2), 4))), ids(loop.submit(request(prompt(2, 50), 4)))]);
+    expect(Math.max(...session.batches.map((batch) => batch.contextLens.length))).toBe(2);
+  });
+
+  it('ends at a stop token, which is part of the answer', async () => {
+    const { loop } = setUp();
+    const stop = expectedTokens(prompt(4), 3)[2]!;
+    const stream = loop.submit(request(prompt(4), 10, { stopIds: new Set([stop]) }));
+    expect(await ids(stream)).toEqual(expectedTokens(prompt(4), 3));
+    expect(stream.finishReason).toBe('stop');
+  });
+
+  it('frees the blocks of an aborted request within one step, in the middle of its prompt', async () => {
+    const { loop, session } = setUp();
+    const abort = new AbortController();
+    session.beforeResult = () => abort.abort();
+    const stream = loop.submit(request(prompt(30), 2, { signal: abort.signal }));
+    expect(await ids(stream)).toEqual([]);
+    expect(stream.finishReason).toBe('abort');
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(session.batches.length).toBe(1);
+    loop.checkIntegrity();
+    session.beforeResult = () => undefined;
+    expect(await ids(loop.submit(request(prompt(60), 4)))).toHaveLength(4); // needs every block
+  });
+
+  it('ends at once when the signal was aborted before', async () => {
+    const { loop, session } = setUp();
+    const stream = loop.submit(request(prompt(3), 2, { signal: AbortSignal.abort() }));
+    expect(await ids(stream)).toEqual([]);
+    expect(stream.finishReason).toBe('abort');
+    expect(session.batches).toHaveLength(0);
+  });
+
+  it('cancels a request whose reader leaves the loop', async () => {
+    const { loop } = setUp();
+    for await (const token of loop.submit(request(prompt(2), 50))) {
+      expect(token.id).toBe(nextToken(2, 1));
+      break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    loop.checkIntegrity();
+    expect(await ids(loop.submit(request(prompt(60), 4)))).toHaveLength(4);
+  });
+
+  it('collects the logits of every prompt token, over several steps and beside other requests', async () => {
+    const { loop } = setUp();
+    const other = ids(loop.submit(request(prompt(5), 9)));
+    const logits = await loop.logits(Int32Array.from(prompt(11)));
+    expect(logits.length).toBe(11 * VOCAB);
+    for (let i = 0; i < 11; i++) expect(logits[i * VOCAB + 3]).toBe(i + 1);
+    expect(await other).toEqual(expectedTokens(prompt(5), 9));
+    loop.checkIntegrity();
+  });
+
+  it('fails every request when a step fails, and goes on with the next ones', async () => {
+    const { loop, session } = setUp();
+    session.beforeResult = () => {
+      throw new Error('device lost');
+    };
+    const streams = [loop.submit(request(prompt(3), 2)), loop.submit(request(prompt(3), 2))];
+    for (const stream of streams) await expect(ids(stream)).rejects.toThrow('device lost');
+    loop.checkIntegrity();
+    session.beforeResult = () => undefined;
+    expect(await ids(loop.submit(request(prompt(3), 2)))).toEqual(expectedTokens(prompt(3), 2));
+  });
+
+  it('rejects what runs and what comes after dispose', async () => {
+    const { loop, session } = setUp();
+    const stream = loop.submit(request(prompt(3), 20));
+    const tokens = ids(stream);
+    await loop.dispose();
+    await expect(tokens).rejects.toMatchObject({ code: 'DISPOSED' });
+    expect(() => loop.submit(request(prompt(3), 2))).toThrow('disposed');
+    expect(session.disposed).toBe(true);
+  });
+
+  it('survives random arrivals and cancellations with its integrity', async () => {
+    const { loop } = setUp();
+    let state = 7;
+    const random = (n: number) => {
+      state = (state * 1103515245 + 12345) % 2 ** 31;
+      return Math.floor((state / 2 ** 31) * n);
+    };
+    const jobs: Promise<void>[] = [];
+    for (let i = 0; i < 200; i++) {
+      const promptIds = prompt(1 + random(40), random(900));
+      const count = 1 + random(20);
+      const abort = new AbortController();
+      const stream = loop.submit(request(promptIds, count, { signal: abort.signal }));
+      const leaveAfter = random(3) === 0 ? random(count) : count;
+      jobs.push(
+        (async () => {
+          const got: number[] = [];
+          for await (const token of stream) {
+            got.push(token.id);
+            if (got.length > leaveAfter) abort.abort();
+          }
+          expect(got).toEqual(expectedTokens(promptIds, got.length));
+          if (stream.finishReason === 'length') expect(got).toHaveLength(count);
+        })(),
+      );
+      if (random(4) === 0) await new Promise((resolve) => setImmediate(resolve));
+      loop.checkIntegrity();
+    }
+    await Promise.all(jobs);
+    loop.checkIntegrity();
+  });
+});
