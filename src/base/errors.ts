@@ -94,6 +94,12 @@ const table = {
     message: (p: { tensor: string; shape: readonly number[]; expected: readonly number[] }) =>
       `tensor ${p.tensor} has shape [${p.shape.join(', ')}], expected [${p.expected.join(', ')}]; the weights do not belong to this configuration`,
   },
+  TENSOR_UNEXPECTED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; tensor: string; architecture: string }) =>
+      `${p.path} has a tensor ${clip(p.tensor)}, which architecture ${p.architecture} does not use; the model is a variant that is not supported`,
+  },
   TOKENIZER_MISSING: {
     status: 400,
     blame: 'user',
