@@ -113,7 +113,7 @@ export class TextCompleter implements Completer {
     const promptIds = this.promptIds(request);
     const sampling = resolveSampling(request, this.loop.vocabSize);
     const stop = new StopStrings(resolveStopStrings(request.stop));
-    const eosIds = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
+    const eosIds: ReadonlySet<number> = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
     const decoder = this.tokenizer?.stream();
     const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
     const stream = this.loop.submit({ promptIds, maxTokens, sampling, stopIds: eosIds, signal: request.signal });
@@ -165,15 +165,17 @@ export class TextCompleter implements Completer {
   }
 }
 
-/** The whole answer of a stream. */
+/** The whole answer of a stream. `onEvent` sees every event first, and is waited for. */
 export async function collect(
   events: AsyncIterable<CompletionEvent>,
+  onEvent?: (event: CompletionEvent) => void | Promise<void>,
 ): Promise<Outcome & Omit<Completion, 'promptTokenIds'>> {
   let text = '';
   const tokenIds: number[] = [];
   const logprobs: TokenLogprobs[] = [];
   let outcome: Outcome | undefined;
   for await (const event of events) {
+    await onEvent?.(event);
     text += event.text;
     tokenIds.push(...event.tokenIds);
     logprobs.push(...(event.logprobs ?? []));

@@ -1,0 +1,120 @@
+import { basename } from 'node:path';
+import { EngineError } from '../base/errors.js';
+import { EngineLoop } from '../engine/engine-loop.js';
+import { openModel } from '../formats/hub.js';
+import { loadModel } from '../model/load.js';
+import {
+  type Completion,
+  type CompletionEvent,
+  type CompletionRequest,
+  collect,
+  TextCompleter,
+} from '../serving/completer.js';
+import type { Tokenizer } from '../tokenizer/tokenizer.js';
+import { chooseBackend } from './choose-backend.js';
+import { embeddedModel } from './embedded-model.js';
+import { type LoadOptions, sessionLimits } from './load-options.js';
+import { tokenizerOf } from './open-tokenizer.js';
+
+/** What was loaded. */
+export interface ModelInfo {
+  /** File or folder name. */
+  readonly name: string;
+  readonly path: string;
+  readonly architecture: string;
+  readonly vocabSize: number;
+  /** Tokens the model was made for. */
+  readonly contextLength: number;
+}
+
+/**
+ * A loaded model. Any number of requests may run at once; they share batches and get the tokens they would get alone.
+ *
+ *     await using engine = await Engine.load({ model: 'model.gguf' });
+ *     for await (const { text } of engine.generate({ prompt: 'Once upon a time' })) process.stdout.write(text);
+ */
+export class Engine implements AsyncDisposable {
+  readonly #completer: TextCompleter;
+  readonly #loop: EngineLoop;
+
+  private constructor(
+    readonly model: ModelInfo,
+    /** What runs it, with the instruction set: `native-cpu:avx2`, `reference`. */
+    readonly backend: string,
+    /** With backend `auto`: why the native backend is not used; null if it is. */
+    readonly fallbackReason: string | null,
+    /** Milliseconds. */
+    readonly loadMs: number,
+    loop: EngineLoop,
+    tokenizer: Tokenizer | null,
+  ) {
+    this.#loop = loop;
+    this.#completer = new TextCompleter(loop, tokenizer, model.path);
+  }
+
+  /**
+   * Loads a model. Throws for wrong options (OPTION_INVALID), files (FILE_NOT_FOUND, FORMAT_INVALID, …), models
+   * (ARCHITECTURE_UNSUPPORTED, CONFIG_INVALID, TENSOR_MISSING, …), too little memory (OUT_OF_MEMORY) and an aborted
+   * signal (ABORTED).
+   */
+  static async load(options: LoadOptions = {}): Promise<Engine> {
+    const start = performance.now();
+    if (options.signal?.aborted) throw new EngineError('ABORTED', {});
+    const path = options.model ?? embeddedModel;
+    const { backend, fallbackReason, activations } = chooseBackend(options);
+    const source = await openModel(path);
+    const { config, plan, weights } = loadModel(source, { activations });
+    const limits = sessionLimits(options, config);
+    const tokenizer = tokenizerOf(source);
+    const session = await backend.load(plan, weights, limits, options.signal);
+    const loop = new EngineLoop(session, limits, config.vocabSize);
+    const { architecture, vocabSize, contextLength } = config;
+    const model = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
+    return new Engine(model, backend.name, fallbackReason, performance.now() - start, loop, tokenizer);
+  }
+
+  /** Tokens of prompt and answer together. */
+  get contextSize(): number {
+    return this.#loop.limits.contextSize;
+  }
+
+  /** Throws TOKENIZER_MISSING for a model that came without one. */
+  get tokenizer(): Tokenizer {
+    const { tokenizer } = this.#completer;
+    if (tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.model.path });
+    return tokenizer;
+  }
+
+  /**
+   * The answer as it is generated. The last event carries the outcome: finish reason, usage, timings. Leaving the loop
+   * or aborting the signal frees the request's memory within one step.
+   */
+  generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
+    return this.#completer.generate(request);
+  }
+
+  /** The whole answer. `onEvent` sees every event first, and is waited for. */
+  async complete(
+    request: CompletionRequest,
+    onEvent?: (event: CompletionEvent) => void | Promise<void>,
+  ): Promise<Completion> {
+    const tokenIds = this.#completer.promptIds(request);
+    const { prompt: _, ...rest } = request;
+    const events = this.generate({ ...rest, tokenIds });
+    return { ...(await collect(events, onEvent)), promptTokenIds: [...tokenIds] };
+  }
+
+  /** Logits after each token, [tokenIds.length, vocabSize] row-major. Throws TOKEN_ID_INVALID, PROMPT_TOO_LONG, ABORTED. */
+  async logits(tokenIds: ArrayLike<number>, options: { readonly signal?: AbortSignal } = {}): Promise<Float32Array> {
+    return this.#loop.logits(this.#completer.promptIds({ tokenIds }), options.signal);
+  }
+
+  /** Ends all requests with DISPOSED and frees everything. A second call does nothing. */
+  async dispose(): Promise<void> {
+    await this.#loop.dispose();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+}
