@@ -4,12 +4,24 @@
 
 #include "simd.h"
 // Bodies, all in anonymous namespaces and in terms of simd.h.
+#include "attention.inc"
+#include "elementwise.inc"
+#include "sample.inc"
 
 namespace engine::kernels {
 
 // Members in the order of kernels.h.
 const Kernels ENGINE_ISA_TABLE = {
     .isa = ENGINE_ISA_NAME,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .rope = rope,
+    .write_kv = write_kv,
+    .attention = attention,
+    .silu_mul = silu_mul,
+    .gelu = gelu,
+    .add = add,
+    .sample = sample,
 };
 
 }  // namespace engine::kernels

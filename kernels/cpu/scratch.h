@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels.h"
+
 namespace engine::kernels {
 namespace {
 
@@ -13,6 +15,20 @@ constexpr int32_t kFloatPanelRows = 8;
 constexpr size_t linear_scratch_bytes(int32_t max_columns) {
   return static_cast<size_t>(kFloatPanelRows) * static_cast<size_t>((max_columns + 15) / 16 * 16) * sizeof(float);
 }
+
+// Query rows, (token, head) pairs, that share one pass over keys and values.
+constexpr int32_t kAttentionRows = 32;
+
+// Three arrays of [kAttentionRows, head_dim], the scores of a chunk, 16 positions of keys or values.
+constexpr size_t attention_scratch_bytes(int32_t head_dim) {
+  const size_t dim = static_cast<size_t>((head_dim + 15) / 16 * 16);
+  const size_t rows = static_cast<size_t>(kAttentionRows);
+  return (3 * rows * dim + rows * static_cast<size_t>(kAttentionChunk) + 16 * dim) * sizeof(float);
+}
+
+// The sampler's arrays: logits, z and weights, ids, and (key, index) pairs. Each has a whole number of vectors.
+constexpr size_t kSampleScratchBytesPerToken = 3 * sizeof(float) + sizeof(int32_t) + 8;
+constexpr int32_t sample_capacity(int32_t vocab_size) { return (vocab_size + 15) / 16 * 16; }
 
 }  // namespace
 }  // namespace engine::kernels

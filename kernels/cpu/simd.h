@@ -5,7 +5,7 @@
 //   * sum() adds lanes as the fixed tree 8 + 8, 4 + 4, 2 + 2, 1 + 1.
 //
 // Vocabulary (see simd_scalar.h for the definition of each in plain C++):
-//   F32x16   load store load_partial store_partial splat zero  + − · / fma min max abs round_even sum max_lane
+//   F32x16   load store load_partial store_partial splat zero  + − · / fma min max abs round_even sum store_sums max_lane
 //            load_f16 load_f16_partial store_f16 store_f16_partial load_bf16 load_bf16_partial
 //   I32x16   load_i32 store_i32 splat_i32 zero_i32  + − · (low 32 bits) & | ^ max_i32 mul_high_u32
 //            shift_left<N> shift_right<N> (logical) shift_right_signed<N> sum_i32 max_lane_i32

@@ -17,6 +17,7 @@ struct I32x16 {
 struct Mask16 {
   __m256 lo, hi;  // all ones or all zeros per lane
 };
+constexpr int kVectorRegisters = 8;
 
 ENGINE_INLINE __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 ENGINE_INLINE __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -89,6 +90,20 @@ ENGINE_INLINE float sum(F32x16 a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+// 8 lanes each of a and b become 4 + 4: in 128 bits a's, in the others b's.
+ENGINE_INLINE __m256 sum_to_4(F32x16 a, F32x16 b) {
+  const __m256 a8 = _mm256_add_ps(a.lo, a.hi);
+  const __m256 b8 = _mm256_add_ps(b.lo, b.hi);
+  return _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x20), _mm256_permute2f128_ps(a8, b8, 0x31));
+}
+ENGINE_INLINE void store_sums(float* out, F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const __m256 ac = sum_to_4(a, c);
+  const __m256 bd = sum_to_4(b, d);
+  const __m256 s2 =
+      _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));  // a a b b, c c d d
+  const __m256 s1 = _mm256_add_ps(s2, _mm256_movehdup_ps(s2));                          // a - b -, c - d -
+  _mm_storeu_ps(out, _mm_shuffle_ps(_mm256_castps256_ps128(s1), _mm256_extractf128_ps(s1, 1), 0x88));
 }
 ENGINE_INLINE float max_lane(F32x16 a) {
   const __m256 m8 = _mm256_max_ps(a.lo, a.hi);

@@ -1,7 +1,16 @@
 // AVX-512 F, BW, DQ, VL: one register per vector.
 #pragma once
 
+// The headers of GCC before 13 start vectors from themselves, where the value does not matter, and warn about it.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
 
 #include "half.h"
 
@@ -17,6 +26,7 @@ struct I32x16 {
 struct Mask16 {
   __mmask16 v;
 };
+constexpr int kVectorRegisters = 32;
 
 ENGINE_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }
 
@@ -68,6 +78,17 @@ ENGINE_INLINE float sum(F32x16 a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
   return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+ENGINE_INLINE __m512 sum_to_8(F32x16 a, F32x16 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+}
+ENGINE_INLINE void store_sums(float* out, F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const __m512 ab = sum_to_8(a, b);
+  const __m512 cd = sum_to_8(c, d);
+  const __m512 s4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+  const __m512 s2 = _mm512_add_ps(s4, _mm512_permute_ps(s4, 0x4e));
+  const __m512 s1 = _mm512_add_ps(s2, _mm512_permute_ps(s2, 0xb1));                  // a a a a b b b b c c c c d d d d
+  _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s1)));  // the storing form is slow
 }
 ENGINE_INLINE float max_lane(F32x16 a) {
   const __m256 m8 = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

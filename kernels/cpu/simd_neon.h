@@ -17,6 +17,7 @@ struct I32x16 {
 struct Mask16 {
   uint32x4_t v[4];  // all ones or all zeros per lane
 };
+constexpr int kVectorRegisters = 8;
 
 // Applies an expression in `i` to the four registers.
 #define ENGINE_LANES(Type, expression)                    \
@@ -80,10 +81,20 @@ ENGINE_INLINE F32x16 max(F32x16 a, F32x16 b) {
 ENGINE_INLINE F32x16 abs(F32x16 a) { ENGINE_LANES(F32x16, vabsq_f32(a.v[i])); }
 ENGINE_INLINE F32x16 round_even(F32x16 a) { ENGINE_LANES(F32x16, vrndnq_f32(a.v[i])); }
 
+ENGINE_INLINE float32x4_t sum_to_4(F32x16 a) { return vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3])); }
 ENGINE_INLINE float sum(F32x16 a) {
-  const float32x4_t s4 = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
+  const float32x4_t s4 = sum_to_4(a);
   const float32x2_t s2 = vadd_f32(vget_low_f32(s4), vget_high_f32(s4));
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);
+}
+ENGINE_INLINE float32x4_t sum_pairs_to_2(float32x4_t a, float32x4_t b) {  // a0 + a2, b0 + b2, a1 + a3, b1 + b3
+  return vaddq_f32(vzip1q_f32(a, b), vzip2q_f32(a, b));
+}
+ENGINE_INLINE void store_sums(float* out, F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  const float32x4_t ab = sum_pairs_to_2(sum_to_4(a), sum_to_4(b));
+  const float32x4_t cd = sum_pairs_to_2(sum_to_4(c), sum_to_4(d));
+  vst1q_f32(out, vaddq_f32(vcombine_f32(vget_low_f32(ab), vget_low_f32(cd)),
+                           vcombine_f32(vget_high_f32(ab), vget_high_f32(cd))));
 }
 ENGINE_INLINE float max_lane(F32x16 a) {
   float lane[16];

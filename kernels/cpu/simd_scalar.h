@@ -15,6 +15,8 @@ struct I32x16 {
 struct Mask16 {
   bool lane[16];
 };
+// Vectors that fit in the processor's registers, for choosing tile sizes.
+constexpr int kVectorRegisters = 4;
 
 // Applies an expression in `i` to all lanes.
 #define ENGINE_LANES(Type, expression)                        \
@@ -63,6 +65,13 @@ ENGINE_INLINE float sum(F32x16 a) {
     for (int i = 0; i < half; i++) a.lane[i] = a.lane[i] + a.lane[i + half];
   }
   return a.lane[0];
+}
+// out[0 … 3] = sum(a), sum(b), sum(c), sum(d)
+ENGINE_INLINE void store_sums(float* out, F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
+  out[0] = sum(a);
+  out[1] = sum(b);
+  out[2] = sum(c);
+  out[3] = sum(d);
 }
 ENGINE_INLINE float max_lane(F32x16 a) {
   for (int half = 8; half > 0; half /= 2) {
