@@ -50,3 +50,11 @@ export function randomRow(dtype: DType, count: number, seed: number): Uint8Array
   }
   return bytes;
 }
+
+/** The same, with every code and integer scale at the value whose bits are those of `fill`: sums at their largest. */
+export function filledRow(dtype: DType, count: number, fill: number, seed: number): Uint8Array {
+  const bytes = randomRow(dtype, count, seed);
+  const offsets = halfOffsets[dtype]!.flatMap((offset) => [offset, offset + 1]);
+  const { blockBytes } = dtypes[dtype];
+  return bytes.map((byte, i) => (offsets.includes(i % blockBytes) ? byte : fill));
+}
