@@ -23,6 +23,8 @@ const MAX_STRING_BYTES = 1 << 26;
 export const MAX_LIST_ELEMENTS = 1 << 22;
 /** Lists within lists; none are known to be in use. */
 const MAX_DEPTH = 4;
+/** What a list within a list counts for, in elements: even an empty one is an object of some 300 bytes. */
+const LIST_COST = 64;
 
 /** One row per value type of the specification: its id is the index. */
 interface ValueType {
@@ -60,7 +62,6 @@ export function readValue(cursor: ByteCursor, budget: ListBudget): GgufValue {
   return readType(cursor, 'type').read(cursor, budget, 1);
 }
 
-/** The name of a value's type as the specification has it, for messages. */
 function readType(cursor: ByteCursor, what: string): ValueType {
   const id = cursor.uint32();
   const type = valueTypes[id];
@@ -77,8 +78,9 @@ function readBoolean(cursor: ByteCursor): boolean {
 function readList(cursor: ByteCursor, budget: ListBudget, depth: number): GgufList {
   if (depth > MAX_DEPTH) throw cursor.overLimit('depth of lists', depth, MAX_DEPTH);
   const type = readType(cursor, 'element type');
-  const length = cursor.count('number of elements', budget.elements);
-  budget.elements -= length;
+  const cost = type.name === 'array' ? LIST_COST : 1;
+  const length = cursor.count('number of elements', Math.floor(budget.elements / cost));
+  budget.elements -= length * cost;
   if (length * type.minBytes > cursor.remaining) {
     const problem = `but only ${cursor.remaining} bytes follow in the file`;
     throw cursor.invalid('number of elements', length, problem);

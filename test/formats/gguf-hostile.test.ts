@@ -214,6 +214,11 @@ describe('a hostile GGUF file is refused, naming file, field and value', () => {
     await expectEngineError(() => readBytes(bytes), 'FORMAT_LIMIT', 'b number of elements is 3145728', '1048576');
   });
 
+  test('lists of lists count for more than lists of numbers', async () => {
+    const bytes = writeGguf({ metadata: { a: list('array', new Array(65_537).fill(list('uint8', []))) } });
+    await expectEngineError(() => readBytes(bytes), 'FORMAT_LIMIT', 'a number of elements is 65537', '65536');
+  });
+
   test('a header of more than 256 MiB is refused', async () => {
     const keys = ['k0', 'k1', 'k2', 'k3', 'k4'];
     const stringBytes = 2 ** 26;
