@@ -6,6 +6,7 @@
 // Bodies, all in anonymous namespaces and in terms of simd.h.
 #include "attention.inc"
 #include "elementwise.inc"
+#include "linear.inc"
 #include "sample.inc"
 
 namespace engine::kernels {
@@ -13,8 +14,12 @@ namespace engine::kernels {
 // Members in the order of kernels.h.
 const Kernels ENGINE_ISA_TABLE = {
     .isa = ENGINE_ISA_NAME,
+    .embed = embed,
+    .add_rows = add_rows,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
+    .quantize_rows = quantize_rows,
+    .linear = linear,
     .rope = rope,
     .write_kv = write_kv,
     .attention = attention,
