@@ -22,7 +22,7 @@ const sizes = {
   headDim: { json: ['head_dim'], gguf: 'attention.key_length', max: 1 << 12 },
   valueHeadDim: { json: ['v_head_dim'], gguf: 'attention.value_length', max: 1 << 12 },
   vocabSize: { json: ['vocab_size'], gguf: 'vocab_size', max: 1 << 24 },
-  contextLength: { json: ['max_position_embeddings', 'n_positions', 'n_ctx'], gguf: 'context_length', max: 1 << 28 },
+  contextLength: { json: ['max_position_embeddings', 'n_positions', 'n_ctx'], gguf: 'context_length', max: 1 << 24 },
 } as const satisfies Record<string, Keys>;
 
 export type SizeName = keyof typeof sizes;

@@ -100,7 +100,9 @@ export class LayerRecorder {
   }
 
   #linear(x: Buffer, weight: Weight, bias: Weight | null): Buffer {
-    const canUnpack = dtypes[this.weights.sourceOf(weight).dtype].unpack !== undefined;
-    return this.plan.linear(x, weight, bias, canUnpack ? this.options.activations : 'f32');
+    const { dtype, rows } = this.weights.sourceOf(weight);
+    // A single row counts as a vector, and vectors are float32 in memory.
+    const meetsIntegers = dtypes[dtype].unpack !== undefined && rows > 1;
+    return this.plan.linear(x, weight, bias, meetsIntegers ? this.options.activations : 'f32');
   }
 }

@@ -1,0 +1,100 @@
+import type { KvDType, SessionLimits } from '../backend/backend.js';
+import type { Plan } from '../backend/plan.js';
+import { dtypes, rowBytes } from '../tensor/dtype.js';
+import type { LoadedModel } from './load.js';
+
+/** What a session of the native backend needs, in bytes, besides the scratch of its threads (below 1 MB each). */
+export interface MemoryPlan {
+  /** Matrices that stay where they lie in the mapped files: page cache, shared between processes. */
+  readonly mappedWeights: number;
+  /** Vectors as float32, and matrices that are stored transposed. */
+  readonly copiedWeights: number;
+  readonly kvBytesPerToken: number;
+  readonly kvCache: number;
+  /** Buffers of a step, and its activations as 8-bit integers. */
+  readonly activations: number;
+  /** Angles of rotary embeddings, for every position of the context. */
+  readonly ropeTables: number;
+  readonly total: number;
+}
+
+/** Every array starts on a cache line. */
+const ALIGNMENT = 64;
+const FLOAT_BYTES = 4;
+const kvBytes: Readonly<Record<KvDType, number>> = { f32: 4, f16: 2 };
+/** Values per sum of 8-bit activations (kSumGroup in kernels.h). */
+const SUM_GROUP = 16;
+
+/** Exact sizes, from the plan alone: nothing has to be loaded for them. */
+export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPlan {
+  const { plan } = model;
+  const weights = weightBytes(model);
+  const kvValuesPerToken = sum(plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * headDim));
+  const kvBytesPerToken = kvValuesPerToken * kvBytes[limits.kvDtype];
+  const slots = limits.numBlocks * limits.blockSize;
+  // Keys and values of a layer are an array each.
+  const kvCache = sum(
+    plan.kvLayers.map((layer) => 2 * aligned(slots * layer.numKvHeads * layer.headDim * kvBytes[limits.kvDtype])),
+  );
+  const { maxTokens, maxRows, contextSize } = limits;
+  const { arenaWidths } = plan;
+  const arenas =
+    aligned(maxTokens * arenaWidths.tokens * FLOAT_BYTES) + aligned(maxRows * arenaWidths.logits * FLOAT_BYTES);
+  const activations = arenas + codesBytes(model, limits);
+  // cos and sin.
+  const ropeTables = sum(
+    plan.ropeTables.map((table) => 2 * aligned(contextSize * table.inverseFrequencies.length * FLOAT_BYTES)),
+  );
+  const total = weights.mapped + weights.copied + kvCache + activations + ropeTables;
+  return {
+    mappedWeights: weights.mapped,
+    copiedWeights: weights.copied,
+    kvBytesPerToken,
+    kvCache,
+    activations,
+    ropeTables,
+    total,
+  };
+}
+
+function weightBytes({ weights }: LoadedModel): { mapped: number; copied: number } {
+  let mapped = 0;
+  let copied = 0;
+  for (const { dtype, rows, columns, transposedStride } of weights.entries) {
+    const stored = rows * rowBytes(dtype, columns)!;
+    if (rows === 1) copied += aligned(columns * FLOAT_BYTES);
+    else if (transposedStride > 0) copied += aligned(stored);
+    else mapped += stored;
+  }
+  return { mapped, copied };
+}
+
+/** Inputs of linears as 8-bit integers: one area per block size, as large as its largest input. */
+function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): number {
+  const valuesByBlock = new Map<number, number>();
+  for (const op of plan.ops) {
+    if (op.op !== 'linear' || op.activations !== 'q8') continue;
+    const { blockSize } = dtypes[weights.entries[op.weight.id]!.dtype];
+    const values = op.x.width * (op.x.rows === 'tokens' ? limits.maxTokens : limits.maxRows);
+    valuesByBlock.set(blockSize, Math.max(valuesByBlock.get(blockSize) ?? 0, values));
+  }
+  return sum(
+    [...valuesByBlock].map(
+      ([blockSize, values]) =>
+        aligned(values) + aligned((values / blockSize) * FLOAT_BYTES) + aligned((values / SUM_GROUP) * FLOAT_BYTES),
+    ),
+  );
+}
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
+
+/** Values of all weights a plan uses; tied ones count once. */
+export function countParameters(plan: Plan): number {
+  return sum(plan.weights.map(({ rows, columns }) => rows * columns));
+}
