@@ -1,0 +1,326 @@
+// The glue between Node and sessions, and the only file that includes Node's headers. It copies inputs, queues jobs and
+// settles promises; every promise resolves, with a result, or with { code, parameters } of an error for TypeScript to
+// throw. All state belongs to a session's object, so any number of environments (worker threads) can use the addon.
+#include <napi.h>
+
+#include <memory>
+#include <new>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "native/session.h"
+
+namespace engine {
+namespace {
+
+// A job and the promise that waits for it.
+struct Call final : Job {
+  Call(Kind kind, Napi::Env env) : Job(kind), deferred(Napi::Promise::Deferred::New(env)) {}
+
+  Napi::Promise::Deferred deferred;
+  napi_ref results = nullptr;  // keeps the arrays alive that a step writes to
+};
+
+Napi::Value ToJs(Napi::Env env, const Failure& failure) {
+  if (!failure) return env.Undefined();
+  Napi::Object parameters = Napi::Object::New(env);
+  for (const auto& [name, value] : failure.parameters) {
+    if (const auto* text = std::get_if<std::string>(&value)) {
+      parameters.Set(name, *text);
+    } else {
+      parameters.Set(name, std::get<double>(value));
+    }
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("code", failure.code);
+  object.Set("parameters", parameters);
+  return object;
+}
+
+template <class T>
+constexpr napi_typedarray_type kArrayType = std::is_same_v<T, float> ? napi_float32_array : napi_int32_array;
+
+// Reads typed arrays; `ok` turns false if one is of another type. Undefined is an empty array.
+class Arrays {
+ public:
+  explicit Arrays(Napi::Env env) : env_(env) {}
+
+  template <class T>
+  std::span<T> Get(const Napi::Value& value) {
+    napi_typedarray_type type = kArrayType<T>;
+    size_t length = 0;
+    void* data = nullptr;
+    if (value.IsUndefined()) return {};
+    if (napi_get_typedarray_info(env_, value, &type, &length, &data, nullptr, nullptr) != napi_ok ||
+        type != kArrayType<T>) {
+      ok_ = false;
+      return {};
+    }
+    return {static_cast<T*>(data), length};
+  }
+
+  // Copies; To has the size of one or several words.
+  template <class T, class To>
+  void Copy(const Napi::Value& value, std::vector<To>* to) {
+    const std::span<T> from = Get<T>(value);
+    if (from.size_bytes() % sizeof(To) != 0) ok_ = false;
+    to->resize(from.size_bytes() / sizeof(To));
+    if (!to->empty()) std::memcpy(to->data(), from.data(), to->size() * sizeof(To));
+  }
+
+  bool ok() const { return ok_; }
+
+ private:
+  Napi::Env env_;
+  bool ok_ = true;
+};
+
+constexpr const char* kWrongArrays = "arrays of a wrong type or length were given to native code";
+
+// Arguments `first` … `first` + 6: sampling, history offsets and ids, bias offsets, ids and values, mask.
+void CopySampling(const Napi::CallbackInfo& info, size_t first, Arrays* arrays, SamplingInputs* to) {
+  arrays->Copy<int32_t>(info[first], &to->records);
+  arrays->Copy<int32_t>(info[first + 1], &to->history.offsets);
+  arrays->Copy<int32_t>(info[first + 2], &to->history.ids);
+  arrays->Copy<int32_t>(info[first + 3], &to->bias.offsets);
+  arrays->Copy<int32_t>(info[first + 4], &to->bias.ids);
+  arrays->Copy<float>(info[first + 5], &to->bias.values);
+  arrays->Copy<int32_t>(info[first + 6], &to->mask);
+}
+
+// The arrays of a StepResult that JavaScript made; false if their lengths are not what these records need.
+bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, Arrays* arrays, SamplingOutputs* out) {
+  const std::span<int32_t> tokens = arrays->Get<int32_t>(results.Get("tokens"));
+  const std::span<float> logprobs = arrays->Get<float>(results.Get("logprobs"));
+  const std::span<int32_t> top_ids = arrays->Get<int32_t>(results.Get("topIds"));
+  const std::span<float> top_logprobs = arrays->Get<float>(results.Get("topLogprobs"));
+  int32_t num_top = 0;
+  for (const SamplingRecord& record : inputs.records) {
+    if ((record.flags & kSamplingFlagLogprobs) != 0) num_top = std::max(num_top, record.num_top);
+  }
+  *out = {tokens.data(), logprobs.data(), top_ids.data(), top_logprobs.data(), num_top};
+  const size_t rows = inputs.records.size();
+  return tokens.size() == rows && logprobs.size() == rows && top_ids.size() == rows * static_cast<size_t>(num_top) &&
+         top_logprobs.size() == top_ids.size();
+}
+
+class SessionObject : public Napi::ObjectWrap<SessionObject> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Session",
+                       {InstanceMethod<&SessionObject::Load>("load"), InstanceMethod<&SessionObject::Step>("step"),
+                        InstanceMethod<&SessionObject::Sample>("sample"), InstanceMethod<&SessionObject::Read>("read"),
+                        InstanceMethod<&SessionObject::Dispose>("dispose")});
+  }
+
+  explicit SessionObject(const Napi::CallbackInfo& info)
+      : ObjectWrap(info),
+        completions_(Completions::New(info.Env(), "engine session", 0, 1, this)),
+        session_(std::make_unique<Session>(OnDone, this)) {
+    completions_.Unref(info.Env());  // an idle session does not keep the process alive
+    // Hooks run last to first: the executor has stopped when the environment takes the thread-safe function down.
+    napi_add_env_cleanup_hook(info.Env(), OnEnvironmentEnd, this);
+  }
+
+  // Collected without dispose(): nothing is pending, for pending calls keep the object alive.
+  ~SessionObject() override {
+    session_->Stop();
+    if (attached_) Detach(Env());
+  }
+
+ private:
+  static void OnDone(void* object, std::unique_ptr<Job> job) {
+    auto* self = static_cast<SessionObject*>(object);
+    Job* raw = job.release();
+    if (self->completions_.NonBlockingCall(raw) != napi_ok) delete raw;  // the environment is closing
+  }
+
+  static void OnCompletion(Napi::Env env, Napi::Function, SessionObject* self, Job* job) {
+    std::unique_ptr<Call> call(static_cast<Call*>(job));
+    if (env != nullptr) self->Complete(env, std::move(call));
+  }
+
+  static void OnEnvironmentEnd(void* object) {
+    auto* self = static_cast<SessionObject*>(object);
+    self->attached_ = false;
+    self->session_->Stop();
+  }
+
+  using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
+
+  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed })
+  Napi::Value Load(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
+    const auto request = info[0].As<Napi::Object>();
+    LoadRequest& load = call->load;
+    Arrays arrays(info.Env());
+    arrays.Copy<int32_t>(request.Get("words"), &load.words);
+    const auto names = request.Get("names").As<Napi::Array>();
+    for (uint32_t i = 0; i < names.Length(); i++) load.names.push_back(names.Get(i).ToString());
+    const auto files = request.Get("files").As<Napi::Array>();
+    for (uint32_t i = 0; i < files.Length(); i++) {
+      const auto file = files.Get(i).As<Napi::Object>();
+      load.files.push_back({.path = file.Get("path").ToString(),
+                            .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
+                            .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()});
+    }
+    load.kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
+    load.num_threads = request.Get("threads").ToNumber().Int32Value();
+    load.oversubscribed = request.Get("oversubscribed").ToBoolean();
+    if (started_ || disposed_ || !arrays.ok() || load.kernels == nullptr || load.num_threads < 1) {
+      return Settle(*call, Internal("a session was loaded with wrong arguments"));
+    }
+    if (Failure failure = session_->Start()) return Settle(*call, failure);
+    started_ = true;
+    return Submit(std::move(call));
+  }
+
+  // step(tokenIds, positions, slotMapping, queryStart, contextLens, blockTables, …sampling, results)
+  Napi::Value Step(const Napi::CallbackInfo& info) {
+    auto call = spare_ != nullptr ? std::move(spare_) : std::make_unique<Call>(Job::Kind::kStep, info.Env());
+    call->deferred = Napi::Promise::Deferred::New(info.Env());
+    if (disposed_ || !loaded_) return Settle(*call, Disposed());
+    try {
+      Batch& batch = call->batch;
+      Arrays arrays(info.Env());
+      arrays.Copy<int32_t>(info[0], &batch.token_ids);
+      arrays.Copy<int32_t>(info[1], &batch.positions);
+      arrays.Copy<int32_t>(info[2], &batch.slot_mapping);
+      arrays.Copy<int32_t>(info[3], &batch.query_start);
+      arrays.Copy<int32_t>(info[4], &batch.context_lens);
+      arrays.Copy<int32_t>(info[5], &batch.block_tables);
+      CopySampling(info, 6, &arrays, &batch.sampling);
+      const auto results = info[13].As<Napi::Object>();
+      const bool fits = GetOutputs(results, batch.sampling, &arrays, &call->outputs.sampling);
+      const std::span<float> logits = arrays.Get<float>(results.Get("logits"));
+      const size_t all = batch.sampling.records.size() * static_cast<size_t>(session_->plan().vocab_size());
+      if (!fits || !arrays.ok() || (!logits.empty() && logits.size() != all)) {
+        return Settle(*call, Internal(kWrongArrays));
+      }
+      call->outputs.logits = logits.empty() ? nullptr : logits.data();
+      napi_create_reference(info.Env(), results, 1, &call->results);
+    } catch (const std::bad_alloc&) {
+      return Settle(*call, OutOfMemory(0, "the copy of a batch"));
+    }
+    return Submit(std::move(call));
+  }
+
+  // sample(logits, positions, …sampling, results), at once
+  Napi::Value Sample(const Napi::CallbackInfo& info) {
+    if (disposed_ || !loaded_) return ToJs(info.Env(), Disposed());
+    try {
+      SamplingInputs inputs;
+      SamplingOutputs outputs;
+      Arrays arrays(info.Env());
+      const std::span<const float> logits = arrays.Get<float>(info[0]);
+      const std::span<const int32_t> positions = arrays.Get<int32_t>(info[1]);
+      CopySampling(info, 2, &arrays, &inputs);
+      const bool fits = GetOutputs(info[9].As<Napi::Object>(), inputs, &arrays, &outputs);
+      if (!fits || !arrays.ok()) return ToJs(info.Env(), Internal(kWrongArrays));
+      return ToJs(info.Env(), session_->Sample(inputs, logits, positions, outputs));
+    } catch (const std::bad_alloc&) {
+      return ToJs(info.Env(), OutOfMemory(0, "the copy of sampling inputs"));
+    }
+  }
+
+  // read(buffer id): a Float32Array
+  Napi::Value Read(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kRead, info.Env());
+    if (disposed_ || !loaded_) return Settle(*call, Disposed());
+    call->buffer = info[0].ToNumber().Int32Value();
+    return Submit(std::move(call));
+  }
+
+  // dispose(): stops a running step at its next barrier; other calls that have not finished fail.
+  Napi::Value Dispose(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kDispose, info.Env());
+    const bool first = !disposed_;
+    disposed_ = true;
+    if (first && started_) {
+      session_->Cancel();
+      return Submit(std::move(call));
+    }
+    if (first) Detach(info.Env());
+    return Settle(*call, {});
+  }
+
+  Napi::Value Settle(const Call& call, const Failure& failure) {
+    call.deferred.Resolve(ToJs(Env(), failure));
+    return call.deferred.Promise();
+  }
+
+  Napi::Value Submit(std::unique_ptr<Call> call) {
+    const Napi::Promise promise = call->deferred.Promise();
+    if (pending_++ == 0) {
+      Ref();
+      completions_.Ref(Env());
+    }
+    session_->Submit(std::move(call));
+    return promise;
+  }
+
+  void Complete(Napi::Env env, std::unique_ptr<Call> call) {
+    if (call->results != nullptr) napi_delete_reference(env, std::exchange(call->results, nullptr));
+    Napi::Value value = ToJs(env, call->failure);
+    if (call->kind == Job::Kind::kRead && !call->failure) {
+      auto array = Napi::Float32Array::New(env, call->rows.size());
+      std::copy(call->rows.begin(), call->rows.end(), array.Data());
+      value = array;
+    }
+    if (call->kind == Job::Kind::kLoad && !call->failure) {
+      loaded_ = true;
+      accounted_ = static_cast<int64_t>(session_->bytes());
+      Napi::MemoryManagement::AdjustExternalMemory(env, accounted_);
+    }
+    if (--pending_ == 0) {
+      completions_.Unref(env);
+      Unref();
+    }
+    if (call->kind == Job::Kind::kDispose) {
+      session_->Stop();
+      Detach(env);
+    }
+    call->deferred.Resolve(value);
+    if (call->kind == Job::Kind::kStep) spare_ = std::move(call);  // its arrays have the sizes the next step needs
+  }
+
+  // Ends what ties the object to the environment; the executor has stopped.
+  void Detach(Napi::Env env) {
+    attached_ = false;
+    napi_remove_env_cleanup_hook(env, OnEnvironmentEnd, this);
+    completions_.Release();
+    Napi::MemoryManagement::AdjustExternalMemory(env, -std::exchange(accounted_, 0));
+  }
+
+  Completions completions_;
+  const std::unique_ptr<Session> session_;
+  std::unique_ptr<Call> spare_;  // of an earlier step
+  int32_t pending_ = 0;          // calls whose promises are not settled
+  int64_t accounted_ = 0;        // bytes V8 knows of
+  bool attached_ = true;
+  bool started_ = false;
+  bool loaded_ = false;
+  bool disposed_ = false;
+};
+
+// isa(limit?): the best instruction set up to `limit`; null for an unknown name.
+Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
+  const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
+  const kernels::Kernels* kernels = kernels::select(info[0].IsUndefined() ? nullptr : limit.c_str());
+  if (kernels == nullptr) return info.Env().Null();
+  return Napi::String::New(info.Env(), kernels->isa);
+}
+
+Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  exports.Set("abi", kAbiNumber);
+  exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
+  exports.Set("Session", SessionObject::Define(env));
+  return exports;
+}
+
+NODE_API_MODULE(engine, Initialize)
+
+}  // namespace
+}  // namespace engine

@@ -1,0 +1,60 @@
+// The ragged inputs of one step, copied from JavaScript before step() returns; shapes as in src/backend/backend.ts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "native/plan.h"
+
+namespace engine {
+
+// Compressed rows; empty offsets mean that no row has entries.
+struct Csr {
+  std::vector<int32_t> offsets;  // [num_rows + 1]
+  std::vector<int32_t> ids;
+  std::vector<float> values;  // [ids.size()], for biases
+};
+
+struct SamplingInputs {
+  std::vector<SamplingRecord> records;  // [num_rows]
+  Csr history;
+  Csr bias;
+  std::vector<uint32_t> mask;  // [num_rows, ceil(vocab_size / 32)] or empty
+
+  int32_t num_rows() const { return static_cast<int32_t>(records.size()); }
+};
+
+struct Batch {
+  std::vector<int32_t> token_ids;     // [num_tokens]
+  std::vector<int32_t> positions;     // [num_tokens]
+  std::vector<int32_t> slot_mapping;  // [num_tokens]
+  std::vector<int32_t> query_start;   // [num_seqs + 1]
+  std::vector<int32_t> context_lens;  // [num_seqs]
+  std::vector<int32_t> block_tables;  // [num_seqs, max_blocks]
+  SamplingInputs sampling;
+
+  int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
+  int32_t num_seqs() const { return static_cast<int32_t>(context_lens.size()); }
+  int32_t max_blocks() const { return num_seqs() == 0 ? 0 : static_cast<int32_t>(block_tables.size()) / num_seqs(); }
+};
+
+// Where results go: arrays that JavaScript made and keeps alive.
+struct SamplingOutputs {
+  int32_t* tokens;      // [num_rows]
+  float* logprobs;      // [num_rows]
+  int32_t* top_ids;     // [num_rows, num_top]
+  float* top_logprobs;  // [num_rows, num_top]
+  int32_t num_top;
+};
+
+// What is wrong with inputs that kernels would otherwise trust, or an empty string.
+std::string CheckBatch(const Batch& batch, const Plan& plan);
+// `num_positions`: how many token rows the records may name.
+std::string CheckSampling(const SamplingInputs& inputs, int32_t num_positions, int32_t vocab_size);
+
+// Samples row `row` of the inputs from its logits, which belong to the token at `position`.
+void SampleRow(const kernels::Kernels& kernels, const SamplingInputs& inputs, int32_t row, const float* logits,
+               int32_t position, int32_t vocab_size, uint8_t* scratch, const SamplingOutputs& out);
+
+}  // namespace engine

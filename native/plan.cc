@@ -1,0 +1,131 @@
+#include "native/plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+namespace engine {
+namespace {
+
+// Reads past the end give zeros and set `overrun`, so that callers check once.
+class WordReader {
+ public:
+  explicit WordReader(std::span<const int32_t> words) : words_(words) {}
+
+  int32_t Integer() {
+    if (at_ == words_.size()) {
+      overrun_ = true;
+      return 0;
+    }
+    return words_[at_++];
+  }
+
+  uint64_t Long() {
+    const uint64_t low = static_cast<uint32_t>(Integer());
+    return low | static_cast<uint64_t>(static_cast<uint32_t>(Integer())) << 32;
+  }
+
+  double Double() { return std::bit_cast<double>(Long()); }
+
+  // A count of entries of at least `words_each` words: negative ones, and more than there are words for, overrun.
+  size_t Count(size_t words_each) {
+    const int32_t count = Integer();
+    if (count < 0 || static_cast<size_t>(count) > words_.size() / words_each) {
+      overrun_ = true;
+      return 0;
+    }
+    return static_cast<size_t>(count);
+  }
+
+  bool overrun() const { return overrun_; }
+  bool at_end() const { return at_ == words_.size(); }
+
+ private:
+  std::span<const int32_t> words_;
+  size_t at_ = 0;
+  bool overrun_ = false;
+};
+
+// Structs of the generated header are their words: 32-bit members in encoding order.
+template <size_t kCode = 0>
+bool ReadOp(int32_t code, WordReader* reader, Op* op) {
+  if constexpr (kCode == std::variant_size_v<Op>) {
+    return false;
+  } else {
+    if (code != static_cast<int32_t>(kCode)) return ReadOp<kCode + 1>(code, reader, op);
+    using Fields = std::variant_alternative_t<kCode, Op>;
+    int32_t words[sizeof(Fields) / sizeof(int32_t)];
+    for (int32_t& word : words) word = reader->Integer();
+    Fields fields;
+    static_assert(sizeof(fields) == sizeof(words));
+    std::memcpy(&fields, words, sizeof(words));
+    *op = fields;
+    return true;
+  }
+}
+
+}  // namespace
+
+int32_t Plan::num_token_ids() const {
+  int32_t rows = INT32_MAX;
+  for (const Op& op : ops) {
+    if (const auto* embed = std::get_if<EmbedOp>(&op)) rows = std::min(rows, weights[embed->table].rows);
+  }
+  return rows;
+}
+
+std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* plan) {
+  WordReader reader(words);
+  if (reader.Integer() != kAbiNumber) return "the plan was encoded for another version of the addon";
+  const size_t num_buffers = reader.Count(3);
+  const size_t num_weights = reader.Count(7);
+  const size_t num_rope_tables = reader.Count(3);
+  const size_t num_kv_layers = reader.Count(2);
+  const size_t num_ops = reader.Count(2);
+  plan->logits = reader.Integer();
+  for (int32_t& width : plan->arena_widths) width = reader.Integer();
+
+  Limits& limits = plan->limits;
+  for (int32_t* limit : {&limits.max_tokens, &limits.max_rows, &limits.max_sequences, &limits.context_size,
+                         &limits.block_size, &limits.num_blocks}) {
+    *limit = reader.Integer();
+  }
+  limits.kv_dtype = static_cast<kernels::KvDType>(reader.Integer());
+
+  plan->buffers.resize(num_buffers);
+  for (BufferInfo& buffer : plan->buffers) {
+    buffer.width = reader.Integer();
+    buffer.rows = static_cast<Rows>(reader.Integer());
+    buffer.offset = reader.Integer();
+  }
+  plan->weights.resize(num_weights);
+  for (WeightInfo& weight : plan->weights) {
+    weight.file = reader.Integer();
+    weight.offset = static_cast<int64_t>(reader.Long());
+    weight.dtype = static_cast<kernels::DType>(reader.Integer());
+    weight.rows = reader.Integer();
+    weight.columns = reader.Integer();
+    weight.transposed_stride = reader.Integer();
+  }
+  plan->rope_tables.resize(num_rope_tables);
+  for (RopeInfo& table : plan->rope_tables) {
+    table.inverse_frequencies.resize(reader.Count(2));
+    table.magnitude = reader.Double();
+    for (double& frequency : table.inverse_frequencies) frequency = reader.Double();
+  }
+  plan->kv_layers.resize(num_kv_layers);
+  for (KvLayerInfo& layer : plan->kv_layers) {
+    layer.num_kv_heads = reader.Integer();
+    layer.head_dim = reader.Integer();
+  }
+  plan->ops.resize(num_ops);
+  for (Op& op : plan->ops) {
+    const int32_t code = reader.Integer();
+    if (!ReadOp(code, &reader, &op)) return "the plan has an op with the unknown code " + std::to_string(code);
+  }
+  if (reader.overrun()) return "the plan's words end early";
+  if (!reader.at_end()) return "the plan's words go on after its last op";
+  return VerifyPlan(*plan, num_files);
+}
+
+}  // namespace engine

@@ -1,0 +1,96 @@
+#include "native/workspace.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace engine {
+namespace {
+
+size_t ScratchBytes(const Plan& plan) {
+  int32_t columns = 1, num_heads = 1, head_dim = 1;
+  for (const Op& op : plan.ops) {
+    if (const auto* linear = std::get_if<LinearOp>(&op)) {
+      columns = std::max(columns, plan.weights[linear->weight].columns);
+    } else if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+      const KvLayerInfo& layer = plan.kv_layers[attention->layer];
+      num_heads = std::max(num_heads, plan.buffers[attention->q].width / layer.head_dim);
+      head_dim = std::max(head_dim, layer.head_dim);
+    }
+  }
+  const int32_t rows = std::max(plan.limits.max_tokens, plan.limits.max_rows);
+  const size_t bytes = std::max(kernels::scratch_bytes(rows, columns, num_heads, head_dim),
+                                kernels::sample_scratch_bytes(plan.vocab_size()));
+  return (bytes + 63) / 64 * 64;
+}
+
+}  // namespace
+
+Failure Workspace::Allocate(const Plan& plan, const Schedule& schedule, int32_t num_threads) {
+  codes_.resize(schedule.areas.size());
+  kv_.resize(plan.kv_layers.size());
+  rope_.resize(plan.rope_tables.size());
+  scratch_bytes_ = ScratchBytes(plan);
+  Carver measure(nullptr);
+  Carve(plan, schedule, num_threads, &measure);
+  if (!reservation_.Reserve(measure.bytes())) {
+    return OutOfMemory(measure.bytes(), "the memory for activations and the KV cache");
+  }
+  Carver carve(reservation_.data());
+  Carve(plan, schedule, num_threads, &carve);
+  return {};
+}
+
+void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_threads, Carver* carver) {
+  const Limits& limits = plan.limits;
+  for (const Rows rows : {Rows::kTokens, Rows::kLogits}) {
+    const auto arena = static_cast<int32_t>(rows);
+    arenas_[arena] = carver->Take<float>(static_cast<uint64_t>(plan.arena_widths[arena]) *
+                                         static_cast<uint64_t>(plan.row_capacity(rows)));
+  }
+  for (size_t i = 0; i < codes_.size(); i++) {
+    const auto elements = static_cast<uint64_t>(schedule.areas[i].max_elements);
+    const int32_t chunk = schedule.areas[i].chunk;
+    codes_[i] = {.codes = carver->Take<int8_t>(elements),
+                 .scales = carver->Take<float>(elements / static_cast<uint64_t>(chunk)),
+                 .sums = carver->Take<int32_t>(elements / kernels::kSumGroup),
+                 .chunk = chunk,
+                 .columns = 0};
+  }
+  const uint64_t slots = static_cast<uint64_t>(limits.num_blocks) * static_cast<uint64_t>(limits.block_size);
+  const uint64_t value_bytes = limits.kv_dtype == kernels::KvDType::kF16 ? 2 : 4;
+  for (size_t i = 0; i < kv_.size(); i++) {
+    const auto [num_kv_heads, head_dim] = plan.kv_layers[i];
+    const uint64_t bytes = slots * static_cast<uint64_t>(num_kv_heads * head_dim) * value_bytes;
+    kv_[i] = {.keys = carver->Take<uint8_t>(bytes),
+              .values = carver->Take<uint8_t>(bytes),
+              .dtype = limits.kv_dtype,
+              .num_kv_heads = num_kv_heads,
+              .head_dim = head_dim,
+              .block_size = limits.block_size};
+  }
+  for (size_t i = 0; i < rope_.size(); i++) {
+    const uint64_t pairs = plan.rope_tables[i].inverse_frequencies.size();
+    const uint64_t angles = static_cast<uint64_t>(limits.context_size) * pairs;
+    rope_[i] = {carver->Take<float>(angles), carver->Take<float>(angles), static_cast<int32_t>(pairs)};
+  }
+  scratch_ = carver->Take<uint8_t>(static_cast<uint64_t>(num_threads) * scratch_bytes_);
+  sample_scratch_ = carver->Take<uint8_t>(kernels::sample_scratch_bytes(plan.vocab_size()));
+}
+
+void Workspace::ExtendRope(const Plan& plan, int32_t end) {
+  for (size_t i = 0; i < rope_.size(); i++) {
+    const RopeInfo& table = plan.rope_tables[i];
+    const size_t pairs = table.inverse_frequencies.size();
+    for (int32_t position = rope_end_; position < end; position++) {
+      const size_t row = static_cast<size_t>(position) * pairs;
+      for (size_t p = 0; p < pairs; p++) {
+        const double angle = static_cast<double>(position) * table.inverse_frequencies[p];
+        rope_[i].cos[row + p] = static_cast<float>(std::cos(angle) * table.magnitude);
+        rope_[i].sin[row + p] = static_cast<float>(std::sin(angle) * table.magnitude);
+      }
+    }
+  }
+  rope_end_ = std::max(rope_end_, end);
+}
+
+}  // namespace engine
