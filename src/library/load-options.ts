@@ -14,6 +14,8 @@ export interface LoadOptions {
   readonly threads?: number | undefined;
   /** Tokens of prompt and answer together. Default: what the model was trained for, at most 4,096. */
   readonly contextSize?: number | undefined;
+  /** Requests of full length whose keys and values fit at once; shorter ones share the space. Default 1, at most 256. */
+  readonly batchSize?: number | undefined;
   /** Storage type of keys and values. Default `f32`. */
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
@@ -30,11 +32,13 @@ const BLOCK_SIZE = 16;
 const MAX_STEP_TOKENS = 512;
 /** Rows of one step whose logits are wanted. */
 const MAX_STEP_ROWS = 64;
+/** Sequences of one step. */
 const MAX_SEQUENCES = 16;
+const MAX_BATCH_SIZE = 256;
 
 /** Everything a session allocates, from the options and the model's own limits. Throws OPTION_INVALID. */
 export function sessionLimits(
-  options: Pick<LoadOptions, 'contextSize' | 'kvDtype'>,
+  options: Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype'>,
   model: { readonly contextLength: number },
 ): SessionLimits {
   const contextSize = options.contextSize ?? Math.min(model.contextLength, DEFAULT_CONTEXT_SIZE);
@@ -42,14 +46,20 @@ export function sessionLimits(
     const expected = `a whole number from 2 to ${model.contextLength}, the context the model was made for`;
     throw new EngineError('OPTION_INVALID', { option: 'contextSize', value: contextSize, expected });
   }
+  const batchSize = options.batchSize ?? 1;
+  if (!Number.isInteger(batchSize) || batchSize < 1 || batchSize > MAX_BATCH_SIZE) {
+    const expected = `a whole number from 1 to ${MAX_BATCH_SIZE}`;
+    throw new EngineError('OPTION_INVALID', { option: 'batchSize', value: batchSize, expected });
+  }
   const maxTokens = Math.min(MAX_STEP_TOKENS, contextSize);
+  const maxRows = Math.min(Math.max(MAX_STEP_ROWS, batchSize), maxTokens);
   return {
     maxTokens,
-    maxRows: Math.min(MAX_STEP_ROWS, maxTokens),
-    maxSequences: Math.min(MAX_SEQUENCES, maxTokens),
+    maxRows,
+    maxSequences: Math.min(Math.max(MAX_SEQUENCES, batchSize), maxRows),
     contextSize,
     blockSize: BLOCK_SIZE,
-    numBlocks: Math.ceil(contextSize / BLOCK_SIZE),
+    numBlocks: Math.ceil(contextSize / BLOCK_SIZE) * batchSize,
     kvDtype: oneOf('kvDtype', options.kvDtype ?? 'f32', ['f32', 'f16']),
   };
 }

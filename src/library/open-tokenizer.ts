@@ -2,7 +2,8 @@ import { readFileSync, statSync } from 'node:fs';
 import { EngineError } from '../base/errors.js';
 import { type ModelSource, openModel } from '../formats/hub.js';
 import { tokenizerFromGguf } from '../tokenizer/from-gguf.js';
-import { type Tokenizer, tokenizerFromJson } from '../tokenizer/tokenizer.js';
+import { tokenizerFromJson } from '../tokenizer/from-json.js';
+import type { Tokenizer } from '../tokenizer/tokenizer.js';
 
 /** Bytes; the largest in use (vocabularies of 262,144 tokens) have 35 MB. */
 const MAX_TOKENIZER_JSON = 128 * 1024 * 1024;

@@ -114,7 +114,7 @@ export class TextCompleter implements Completer {
     const sampling = resolveSampling(request, this.loop.vocabSize);
     const stop = new StopStrings(resolveStopStrings(request.stop));
     const eosIds: ReadonlySet<number> = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
-    const decoder = this.tokenizer?.stream();
+    const decoder = this.tokenizer?.stream({ after: promptIds });
     const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
     const stream = this.loop.submit({ promptIds, maxTokens, sampling, stopIds: eosIds, signal: request.signal });
 

@@ -1,0 +1,121 @@
+import { Command } from 'commander';
+import { openModel } from '../formats/hub.js';
+import { embeddedModel } from '../library/embedded-model.js';
+import { type LoadOptions, sessionLimits } from '../library/load-options.js';
+import { tokenizerOf } from '../library/open-tokenizer.js';
+import { loadModel } from '../model/load.js';
+import { countParameters, memoryPlan } from '../model/memory.js';
+import { choice, number } from './flags.js';
+import { formatBytes, formatTable, Output } from './output.js';
+
+type InspectFlags = Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype'> & { readonly json?: boolean };
+
+export function inspectCommand(): Command {
+  return new Command('inspect')
+    .description('architecture, sizes, storage types, tokenizer and exact memory plan of a model; nothing is loaded')
+    .argument('[model]', 'GGUF or safetensors file, or a folder with config.json (default: the embedded model)')
+    .addOption(number('--context-size <tokens>', "plan for this context; default: the model's, at most 4096"))
+    .addOption(number('--batch-size <n>', 'plan for this many requests of full length at once; default 1'))
+    .addOption(choice('--kv-dtype <type>', 'plan for this storage of keys and values; default f32', ['f32', 'f16']))
+    .option('--json', 'print one JSON object')
+    .action(inspect);
+}
+
+async function inspect(path: string | undefined, flags: InspectFlags): Promise<void> {
+  const report = await describe(path ?? embeddedModel, flags);
+  const output = new Output();
+  await (flags.json ? output.json(report) : output.write(format(report)));
+}
+
+async function describe(path: string, flags: InspectFlags) {
+  const source = await openModel(path);
+  const model = loadModel(source, { activations: 'q8' });
+  const limits = sessionLimits(flags, model.config);
+  const tokenizer = tokenizerOf(source);
+  const { config } = model;
+  const tensors = [...source.tensors.values()];
+  const dtypes: Record<string, number> = {};
+  for (const { dtype } of tensors) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+  const memory = memoryPlan(model, limits);
+  return {
+    path: source.path,
+    format: source.format,
+    architecture: config.architecture,
+    parameters: countParameters(model.plan),
+    tensor_bytes: tensors.reduce((sum, { byteLength }) => sum + byteLength, 0),
+    tensors: tensors.length,
+    dtypes,
+    config: {
+      hidden_size: config.hiddenSize,
+      intermediate_size: config.intermediateSize,
+      num_layers: config.numLayers,
+      num_heads: config.numHeads,
+      num_kv_heads: config.numKvHeads,
+      head_dim: config.headDim,
+      vocab_size: config.vocabSize,
+      context_length: config.contextLength,
+    },
+    tokenizer: tokenizer && {
+      vocab_size: tokenizer.vocabSize,
+      bos_id: tokenizer.bosId,
+      eos_ids: [...tokenizer.eosIds],
+    },
+    chat_template: hasChatTemplate(source),
+    memory: {
+      context_size: limits.contextSize,
+      batch_size: flags.batchSize ?? 1,
+      kv_dtype: limits.kvDtype,
+      mapped_weights: memory.mappedWeights,
+      copied_weights: memory.copiedWeights,
+      kv_bytes_per_token: memory.kvBytesPerToken,
+      kv_cache: memory.kvCache,
+      activations: memory.activations,
+      rope_tables: memory.ropeTables,
+      total: memory.total,
+    },
+  };
+}
+
+function hasChatTemplate(source: Awaited<ReturnType<typeof openModel>>): boolean {
+  return source.format === 'gguf'
+    ? source.metadata.has('tokenizer.chat_template')
+    : source.tokenizerConfig?.chat_template !== undefined;
+}
+
+function format(report: Awaited<ReturnType<typeof describe>>): string {
+  const { config, tokenizer, memory } = report;
+  const list = (counts: Record<string, number>) =>
+    Object.entries(counts)
+      .map(([name, count]) => `${count} ${name}`)
+      .join(', ');
+  return formatTable([
+    ['model', report.path],
+    ['format', report.format],
+    ['architecture', report.architecture],
+    ['parameters', report.parameters.toLocaleString('en-US')],
+    ['tensors', `${report.tensors} (${list(report.dtypes)}), ${formatBytes(report.tensor_bytes)}`],
+    [
+      'layers',
+      `${config.num_layers}, hidden size ${config.hidden_size}, intermediate size ${config.intermediate_size}`,
+    ],
+    ['heads', `${config.num_heads}, ${config.num_kv_heads} for keys and values, dimension ${config.head_dim}`],
+    ['context', `${config.context_length} tokens`],
+    ['vocabulary', `${config.vocab_size} tokens`],
+    [
+      'tokenizer',
+      tokenizer ? `beginning ${tokenizer.bos_id ?? 'none'}, end ${tokenizer.eos_ids.join(', ') || 'none'}` : 'none',
+    ],
+    ['chat template', report.chat_template ? 'yes' : 'no'],
+    ['', ''],
+    [
+      'memory plan',
+      `${memory.context_size} tokens of context, ${memory.batch_size} at once, ${memory.kv_dtype} keys and values`,
+    ],
+    ['  weights, mapped', formatBytes(memory.mapped_weights)],
+    ['  weights, copied', formatBytes(memory.copied_weights)],
+    ['  keys and values', `${formatBytes(memory.kv_cache)} (${formatBytes(memory.kv_bytes_per_token)} per token)`],
+    ['  activations', formatBytes(memory.activations)],
+    ['  rotary tables', formatBytes(memory.rope_tables)],
+    ['  total', formatBytes(memory.total)],
+  ]);
+}
