@@ -1,5 +1,5 @@
 import { invariant } from '../base/errors.js';
-import { type Activations, type Buffer, type Op, opFields, type Weight } from './op.js';
+import { type Activations, type Buffer, type Op, opFields, opNames, type Weight } from './op.js';
 
 /** Rotation speeds of one RoPE variant. Angle of pair i at position p: p · inverseFrequencies[i]; cos and sin · magnitude. */
 export interface RopeTable {
@@ -136,8 +136,9 @@ export class PlanBuilder {
   /** The finished plan. `reuse: false` keeps every buffer alive to the end, so that tests can read all of them. */
   finish(logits: Buffer, { reuse = true }: { reuse?: boolean } = {}): Plan {
     invariant(logits.rows === 'logits', 'a plan ends in rows chosen by selectRows');
-    const tokens = place(this.#ops, this.#buffers, 'tokens', logits, reuse);
-    const rows = place(this.#ops, this.#buffers, 'logits', logits, reuse);
+    const uses = this.#ops.map(buffersOf);
+    const tokens = place(uses, this.#buffers, 'tokens', logits, reuse);
+    const rows = place(uses, this.#buffers, 'logits', logits, reuse);
     return {
       ops: this.#ops,
       buffers: this.#buffers.map((b) => ({ ...b, offset: (b.rows === 'tokens' ? tokens : rows).offsets.get(b.id)! })),
@@ -156,28 +157,36 @@ export class PlanBuilder {
   }
 }
 
+const bufferFields = new Map(
+  opNames.map((name) => [name, opFields(name).flatMap(([field, kind]) => (kind === 'buffer' ? [field] : []))]),
+);
+
 /** Buffers an op reads or writes. */
 export function buffersOf(op: Op): Buffer[] {
   const fields = op as unknown as Record<string, Buffer>;
-  return opFields(op.op)
-    .filter(([, kind]) => kind === 'buffer')
-    .map(([field]) => fields[field]!);
+  return bufferFields.get(op.op)!.map((field) => fields[field]!);
 }
 
-/** First-fit placement over live ranges: a buffer is live from the first op that names it to the last. */
-function place(ops: readonly Op[], buffers: readonly Buffer[], rows: Buffer['rows'], logits: Buffer, reuse: boolean) {
+/** First-fit placement over live ranges: a buffer is live from the first op that uses it to the last. */
+function place(
+  uses: readonly (readonly Buffer[])[], // of each op
+  buffers: readonly Buffer[],
+  rows: Buffer['rows'],
+  logits: Buffer,
+  reuse: boolean,
+) {
   const lastUse = new Map<number, number>();
-  ops.forEach((op, index) => {
-    for (const buffer of buffersOf(op)) lastUse.set(buffer.id, index);
+  uses.forEach((used, index) => {
+    for (const buffer of used) lastUse.set(buffer.id, index);
   });
-  if (!reuse) for (const buffer of buffers) lastUse.set(buffer.id, ops.length);
-  lastUse.set(logits.id, ops.length);
+  if (!reuse) for (const buffer of buffers) lastUse.set(buffer.id, uses.length);
+  lastUse.set(logits.id, uses.length);
 
   const offsets = new Map<number, number>();
   const live: { start: number; end: number; id: number }[] = []; // sorted by start, in floats per row
   let width = 0;
-  ops.forEach((op, index) => {
-    for (const buffer of buffersOf(op)) {
+  uses.forEach((used, index) => {
+    for (const buffer of used) {
       if (buffer.rows !== rows || offsets.has(buffer.id)) continue;
       const size = Math.ceil(buffer.width / ALIGNMENT) * ALIGNMENT;
       let start = 0;
