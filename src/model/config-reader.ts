@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { EngineError } from '../base/errors.js';
 import { Fields } from '../formats/fields.js';
 import type { ModelSource } from '../formats/hub.js';
+import { requireTensor } from '../formats/model-file.js';
 
 interface Keys {
   /** In config.json; the first one that is there counts. */
@@ -20,7 +21,6 @@ const sizes = {
   numHeads: { json: ['num_attention_heads', 'n_head'], gguf: 'attention.head_count', max: 1 << 12 },
   numKvHeads: { json: ['num_key_value_heads'], gguf: 'attention.head_count_kv', max: 1 << 12 },
   headDim: { json: ['head_dim'], gguf: 'attention.key_length', max: 1 << 12 },
-  valueHeadDim: { json: ['v_head_dim'], gguf: 'attention.value_length', max: 1 << 12 },
   vocabSize: { json: ['vocab_size'], gguf: 'vocab_size', max: 1 << 24 },
   contextLength: { json: ['max_position_embeddings', 'n_positions', 'n_ctx'], gguf: 'context_length', max: 1 << 24 },
 } as const satisfies Record<string, Keys>;
@@ -78,11 +78,12 @@ export class ConfigReader {
     return this.source.tensors.has(name);
   }
 
-  /** Rows of a matrix of the file, for sizes that have no key. */
+  /** Rows of a tensor, for a size that follows from it. Throws TENSOR_MISSING too. */
   rowsOf(tensor: string, name: SizeName): number {
-    const rows = this.source.tensors.get(tensor)?.shape[0];
-    if (rows !== undefined && rows <= sizes[name].max) return rows;
-    throw this.invalid(name, rows, `and tensor ${tensor} does not give it either`);
+    const rows = requireTensor(this.source, tensor).shape[0] ?? 0;
+    const { max } = sizes[name];
+    if (rows >= 1 && rows <= max) return rows;
+    throw this.fields.invalid(`rows of ${tensor}`, rows, `expected a whole number from 1 to ${max}`);
   }
 
   /**

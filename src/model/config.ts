@@ -77,28 +77,20 @@ export function readSizes(reader: ConfigReader) {
     numHeads,
     numKvHeads,
     headDim: readHeadDim(reader, hiddenSize, numHeads),
-    vocabSize: readVocabSize(reader),
+    // GGUF files may leave the key out, and llama.cpp does not look at it.
+    vocabSize: reader.format === 'gguf' ? reader.rowsOf('token_embd.weight', 'vocabSize') : reader.size('vocabSize'),
     contextLength: reader.size('contextLength'),
   };
 }
 
 function readHeadDim(reader: ConfigReader, hiddenSize: number, numHeads: number): number {
-  const headDim = reader.optionalSize('headDim');
-  if (headDim === null && hiddenSize % numHeads !== 0) {
+  const stated = reader.optionalSize('headDim');
+  if (stated === null && hiddenSize % numHeads !== 0) {
     throw reader.invalid('numHeads', numHeads, `which does not divide the hidden size of ${hiddenSize}`);
   }
-  const resolved = headDim ?? hiddenSize / numHeads;
-  const valueDim = reader.format === 'gguf' ? reader.optionalSize('valueHeadDim') : null;
-  if (valueDim !== null && valueDim !== resolved) {
-    throw reader.invalid('valueHeadDim', valueDim, `but keys have ${resolved}; different sizes are not supported`);
-  }
-  return resolved;
-}
-
-/** Old GGUF files leave the key out: there the embedding table has one row per token. */
-function readVocabSize(reader: ConfigReader): number {
-  const vocabSize = reader.format === 'gguf' ? reader.optionalSize('vocabSize') : reader.size('vocabSize');
-  return vocabSize ?? reader.rowsOf('token_embd.weight', 'vocabSize');
+  const headDim = stated ?? hiddenSize / numHeads;
+  reader.refuseUnless('gguf', { 'attention.value_length': headDim }); // values as wide as keys
+  return headDim;
 }
 
 /** In GGUF a bias is there or not; config.json says so in ways that differ between families. */

@@ -43,7 +43,7 @@ export class LayerRecorder {
 
   layerNorm(x: Buffer, role: Role, layer?: number): Buffer {
     const weight = this.weights.vector(role, layer);
-    return this.plan.layerNorm(x, weight, this.weights.bias(role, layer), this.config.normEps);
+    return this.plan.layerNorm(x, weight, this.weights.normBias(role, layer), this.config.normEps);
   }
 
   linear(x: Buffer, role: Role, layer: number): Buffer {

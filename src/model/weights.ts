@@ -61,13 +61,19 @@ export class WeightBinder {
     return this.#bind(this.#require(`${name}.weight`, [columns]), { rows: 1, columns, skip: 0, transposedStride: 0 });
   }
 
-  /** The bias that belongs to a matrix or to a norm's weight. */
+  /** The bias of a linear layer: one value per row of its matrix. */
   bias(role: Role, layer?: number): Weight {
-    const [rows, columns] = shapes[role](this.config);
+    const [rows] = shapes[role](this.config);
     const { name, firstRow, totalRows } = this.#place(role, layer, '.bias');
-    const length = rows === 1 ? columns : rows;
-    const tensor = this.#require(`${name}.bias`, [rows === 1 ? columns : totalRows]);
-    return this.#bind(tensor, { rows: 1, columns: length, skip: firstRow, transposedStride: 0 });
+    const tensor = this.#require(`${name}.bias`, [totalRows]);
+    return this.#bind(tensor, { rows: 1, columns: rows, skip: firstRow, transposedStride: 0 });
+  }
+
+  /** The bias of a norm: one value per column. */
+  normBias(role: Role, layer?: number): Weight {
+    const [, columns] = shapes[role](this.config);
+    const { name } = this.#place(role, layer, '.bias');
+    return this.#bind(this.#require(`${name}.bias`, [columns]), { rows: 1, columns, skip: 0, transposedStride: 0 });
   }
 
   /** How the weight is stored. */

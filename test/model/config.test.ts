@@ -58,9 +58,9 @@ describe('the configuration', () => {
     });
   });
 
-  test('of GGUF gets the size of the vocabulary from the embeddings if no key has it', () => {
-    expect(readModelConfig(ggufSource()).vocabSize).toBe(96);
-    expect(readModelConfig(ggufSource({ 'llama.vocab_size': 90 })).vocabSize).toBe(90);
+  test('of GGUF gets the size of the vocabulary from the embeddings', async () => {
+    expect(readModelConfig(ggufSource({ 'llama.vocab_size': 90 })).vocabSize).toBe(96);
+    await expectEngineError(() => readModelConfig(ggufSource({}, {})), 'TENSOR_MISSING', 'token_embd.weight');
   });
 
   test('of GGUF may have one size per layer, if they are equal', async () => {
@@ -159,7 +159,7 @@ describe('a configuration is refused', () => {
   test.each([
     ['llama.expert_count', 8, 'supported: 0'],
     ['llama.attention.scale', 0.1, 'supported: 0'],
-    ['llama.attention.value_length', 4, 'different sizes are not supported'],
+    ['llama.attention.value_length', 4, 'supported: 8'],
     ['llama.embedding_length', 2n ** 40n, 'from 1 to'],
     ['llama.block_count', undefined, 'is missing'],
     ['general.architecture', undefined, 'is missing'],
