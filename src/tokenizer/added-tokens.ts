@@ -1,0 +1,130 @@
+import { CharTrie } from './char-trie.js';
+import type { Normalizer } from './normalizer.js';
+import { isWhiteSpace, wordCharacters } from './pattern.js';
+
+/** A token that is cut out of the text before anything else looks at it. */
+export interface AddedToken {
+  readonly id: number;
+  readonly text: string;
+  /** Control tokens: only the program may write them, unless the caller asks for them to be read from text. */
+  readonly special: boolean;
+  /** Whether it is looked for in the normalised text. */
+  readonly normalized: boolean;
+  /** Not inside of words. */
+  readonly singleWord: boolean;
+  /** Takes the white space before it along. */
+  readonly stripLeft: boolean;
+  readonly stripRight: boolean;
+}
+
+/** Text, or one added token. */
+export type Section = { readonly text: string; readonly start: number } | { readonly id: number };
+
+/** Finds added tokens: at each place the longest, from the left. */
+export class AddedTokens {
+  readonly #normalize: Normalizer;
+  /** All of them, for text that may hold special tokens; and those that are found in any text. */
+  readonly #all: Matchers;
+  readonly #ordinary: Matchers;
+
+  constructor(tokens: readonly AddedToken[], normalize: Normalizer) {
+    this.#normalize = normalize;
+    this.#all = matchersOf(tokens, normalize);
+    this.#ordinary = matchersOf(
+      tokens.filter(({ special }) => !special),
+      normalize,
+    );
+  }
+
+  /**
+   * Cuts text into added tokens and what lies between them, the latter normalised.
+   *
+   * @param parseSpecial whether special tokens are recognised too
+   */
+  split(text: string, parseSpecial: boolean): Section[] {
+    const { raw, normalized } = parseSpecial ? this.#all : this.#ordinary;
+    const sections: Section[] = [];
+    for (const section of raw.split(text)) {
+      if ('id' in section) {
+        sections.push(section);
+        continue;
+      }
+      for (const part of normalized.split(this.#normalize(section.text))) {
+        sections.push('id' in part ? part : { text: part.text, start: section.start + part.start });
+      }
+    }
+    return sections;
+  }
+}
+
+interface Matchers {
+  readonly raw: TokenMatcher;
+  readonly normalized: TokenMatcher;
+}
+
+function matchersOf(tokens: readonly AddedToken[], normalize: Normalizer): Matchers {
+  const raw = new TokenMatcher();
+  const normalized = new TokenMatcher();
+  for (const token of tokens) {
+    if (token.normalized) normalized.add(normalize(token.text), token);
+    else raw.add(token.text, token);
+  }
+  return { raw, normalized };
+}
+
+const startsWithWord = new RegExp(`^[${wordCharacters}]`, 'u');
+const endsWithWord = new RegExp(`[${wordCharacters}]$`, 'u');
+
+class TokenMatcher {
+  readonly #trie = new CharTrie();
+  readonly #tokens: AddedToken[] = [];
+
+  add(spelling: string, token: AddedToken): void {
+    if (spelling !== '') this.#trie.insert(spelling, this.#tokens.push(token) - 1);
+  }
+
+  split(text: string): Section[] {
+    if (text === '') return [];
+    if (this.#trie.isEmpty) return [{ text, start: 0 }];
+    const sections: Section[] = [];
+    let copied = 0;
+    for (let start = 0; start < text.length; ) {
+      const match = this.#longest(text, start);
+      if (match === null) {
+        start++;
+        continue;
+      }
+      const { token, end } = match;
+      if (token.singleWord && isInsideWord(text, start, end)) {
+        start = end;
+        continue;
+      }
+      let before = start;
+      while (token.stripLeft && before > copied && isWhiteSpace(text[before - 1]!)) before--;
+      let after = end;
+      while (token.stripRight && after < text.length && isWhiteSpace(text[after]!)) after++;
+      if (before > copied) sections.push({ text: text.slice(copied, before), start: copied });
+      sections.push({ id: token.id });
+      copied = after;
+      start = after;
+    }
+    if (copied < text.length) sections.push({ text: text.slice(copied), start: copied });
+    return sections;
+  }
+
+  #longest(text: string, start: number): { token: AddedToken; end: number } | null {
+    let found: { token: AddedToken; end: number } | null = null;
+    for (let node = CharTrie.root, i = start; i < text.length; i++) {
+      node = this.#trie.child(node, text.charCodeAt(i));
+      if (node < 0) break;
+      const index = this.#trie.value(node);
+      if (index >= 0) found = { token: this.#tokens[index]!, end: i + 1 };
+    }
+    return found;
+  }
+}
+
+function isInsideWord(text: string, start: number, end: number): boolean {
+  // Two code units: the neighbour may be a surrogate pair.
+  return endsWithWord.test(text.slice(Math.max(0, start - 2), start)) || startsWithWord.test(text.slice(end, end + 2));
+}

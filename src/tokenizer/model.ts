@@ -1,0 +1,68 @@
+import type { Vocabulary } from './vocabulary.js';
+
+/** Turns a pre-token (a word, with what normalisation and pre-tokenisation made of it) into token ids. */
+export interface TokenModel {
+  /** Appends the ids of `word`, which is well-formed and not empty, to `out`. */
+  encode(word: string, out: number[]): void;
+}
+
+/** Words remembered at most, and the longest of them: text repeats its short words. */
+const CACHE_WORDS = 1 << 14;
+const CACHE_WORD_LENGTH = 48;
+
+/** Remembers the ids of words: in ordinary text nine words of ten have been there before. */
+export class CachedModel implements TokenModel {
+  readonly #model: TokenModel;
+  readonly #words = new Map<string, readonly number[]>();
+
+  constructor(model: TokenModel) {
+    this.#model = model;
+  }
+
+  encode(word: string, out: number[]): void {
+    if (word.length > CACHE_WORD_LENGTH) {
+      this.#model.encode(word, out);
+      return;
+    }
+    let ids = this.#words.get(word);
+    if (ids === undefined) {
+      const fresh: number[] = [];
+      this.#model.encode(word, fresh);
+      ids = fresh;
+      if (this.#words.size >= CACHE_WORDS) this.#words.clear();
+      this.#words.set(word, ids);
+    }
+    for (const id of ids) out.push(id);
+  }
+}
+
+/** What becomes of text that no token covers. */
+export interface UnknownPolicy {
+  /** [256] ids of the tokens that stand for single bytes (<0x00> to <0xFF>), -1 where there is none; or null. */
+  readonly byteIds: Int32Array | null;
+  readonly unknownId: number | null;
+  /** Whether one unknown token stands for a run of unknown characters. */
+  readonly fuseUnknown: boolean;
+}
+
+const utf8 = new TextEncoder();
+
+/** Ids of the bytes of `text`, if every one of them has a token; else null. */
+export function byteFallback(text: string, byteIds: Int32Array | null): number[] | null {
+  if (byteIds === null) return null;
+  const ids = Array.from(utf8.encode(text), (byte) => byteIds[byte]!);
+  return ids.includes(-1) ? null : ids;
+}
+
+/** [256] ids of the tokens <0x00> to <0xFF>, -1 where there is none. */
+export function byteIdsOf(vocabulary: Vocabulary): Int32Array {
+  return Int32Array.from(
+    { length: 256 },
+    (_, byte) => vocabulary.id(`<0x${byte.toString(16).toUpperCase().padStart(2, '0')}>`) ?? -1,
+  );
+}
+
+/** The byte that a spelling stands for, or null if it is no byte token. */
+export function byteOfToken(text: string): number | null {
+  return text.length === 6 && /^<0x[0-9A-Fa-f]{2}>$/.test(text) ? Number.parseInt(text.slice(3, 5), 16) : null;
+}
