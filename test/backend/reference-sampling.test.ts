@@ -5,6 +5,7 @@ import { philox } from '../../src/backend/reference-philox.js';
 import { sampleRows } from '../../src/backend/reference-sampling.js';
 import { LOGPROBS, SAMPLE } from '../../src/backend/sampling.js';
 import { seededNormal } from '../tensor/random.js';
+import { samplingCases } from './sampling-cases.js';
 import { csr, maskOf, type RecordOptions, samplingRecords } from './sampling-records.js';
 
 /** Samples one row of logits. */
@@ -295,5 +296,27 @@ describe('log-probabilities', () => {
     const result = sample([1, NaN, 2], { flags: LOGPROBS, numTop: 5 });
     expect([...result.topIds]).toEqual([2, 0, 1, -1, -1]);
     expect(result.topLogprobs[2]).toBe(-Infinity);
+  });
+});
+
+describe.each(samplingCases())('$name', ({ vocabSize, logits, positions, inputs }) => {
+  const sampled = sampleRows(inputs, positions, vocabSize, (_, row) =>
+    logits.subarray(row * vocabSize, (row + 1) * vocabSize),
+  );
+
+  it('gives tokens that exist and may be drawn, with log-probabilities in order', () => {
+    const maskWords = Math.ceil(vocabSize / 32);
+    sampled.tokens.forEach((id, row) => {
+      const words = inputs.mask?.subarray(row * maskWords, (row + 1) * maskWords);
+      expect(id).toBeGreaterThanOrEqual(-1);
+      expect(id).toBeLessThan(vocabSize);
+      if (id < 0) return;
+      expect(words === undefined || (words[id >> 5]! >>> (id & 31)) & 1).toBeTruthy();
+      expect(sampled.logprobs[row]).toBeLessThanOrEqual(1e-6);
+    });
+    const numTop = sampled.topIds.length / sampled.tokens.length;
+    sampled.topLogprobs.forEach((logprob, i) => {
+      if (i % numTop > 0 && sampled.topIds[i]! >= 0) expect(logprob).toBeLessThanOrEqual(sampled.topLogprobs[i - 1]!);
+    });
   });
 });
