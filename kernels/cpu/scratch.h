@@ -31,8 +31,8 @@ constexpr size_t attention_scratch_bytes(int32_t head_dim) {
   return (3 * rows * dim + rows * static_cast<size_t>(kAttentionChunk) + 16 * dim) * sizeof(float);
 }
 
-// The sampler's arrays: logits, z and weights, ids, and (key, index) pairs. Each has a whole number of vectors.
-constexpr size_t kSampleScratchBytesPerToken = 3 * sizeof(float) + sizeof(int32_t) + 8;
+// The sampler's arrays: logits, z and weights, ids, and two of (rank, index). Each has a whole number of vectors.
+constexpr size_t kSampleScratchBytesPerToken = 3 * sizeof(float) + sizeof(int32_t) + 2 * 8;
 constexpr int32_t sample_capacity(int32_t vocab_size) { return (vocab_size + 15) / 16 * 16; }
 
 }  // namespace
