@@ -1,0 +1,85 @@
+import { existsSync, statSync } from 'node:fs';
+import { cpus, freemem, totalmem } from 'node:os';
+import { Command } from 'commander';
+import { nativeInfo } from '../backend/native.js';
+import { chooseBackend } from '../library/choose-backend.js';
+import { embeddedModel } from '../library/embedded-model.js';
+import { formatBytes, formatTable, Output } from './output.js';
+
+export function doctorCommand(): Command {
+  return new Command('doctor')
+    .description('what this machine has, what will be used, and why')
+    .option('--json', 'print one JSON object')
+    .action(doctor);
+}
+
+async function doctor(flags: { readonly json?: boolean }): Promise<void> {
+  const report = examine();
+  const output = new Output();
+  await (flags.json ? output.json(report) : output.write(format(report)));
+}
+
+function examine() {
+  const native = nativeInfo();
+  const { backend, fallbackReason } = chooseBackend({});
+  return {
+    node: process.version,
+    platform: `${process.platform}-${process.arch}`,
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    processors: native.threads.processors,
+    cores: native.threads.cores,
+    cpu_quota: native.threads.quota,
+    threads: native.threads.threads,
+    memory_bytes: totalmem(),
+    free_memory_bytes: freemem(),
+    copy_gb_per_second: copyRate(),
+    addon: native.binary,
+    addon_failures: native.binary === null ? native.failures : [],
+    instruction_sets: native.isas,
+    instruction_set: native.isa,
+    instruction_set_limit: process.env.ENGINE_CPU_ISA || null,
+    backend: backend.name,
+    fallback_reason: fallbackReason,
+    gpu: 'not used: this version has no GPU backend',
+    embedded_model: existsSync(embeddedModel) ? { path: embeddedModel, bytes: statSync(embeddedModel).size } : null,
+  };
+}
+
+/** Bytes read plus bytes written per second of copying memory far larger than the caches with one thread: the best of a few. */
+function copyRate(): number {
+  const bytes = 128 * 1024 * 1024;
+  const from = Buffer.alloc(bytes, 1);
+  const to = Buffer.alloc(bytes, 2);
+  let best = Number.POSITIVE_INFINITY;
+  for (let run = 0; run < 5; run++) {
+    const start = performance.now();
+    from.copy(to);
+    best = Math.min(best, performance.now() - start);
+  }
+  return (2 * bytes) / best / 1e6;
+}
+
+function format(report: ReturnType<typeof examine>): string {
+  const quota = report.cpu_quota === null ? '' : `, of which a quota allows ${report.cpu_quota}`;
+  const limit = report.instruction_set_limit === null ? '' : ` (ENGINE_CPU_ISA=${report.instruction_set_limit})`;
+  return formatTable([
+    ['node', `${report.node} on ${report.platform}`],
+    ['processor', `${report.cpu}, ${report.processors} processors on ${report.cores} cores${quota}`],
+    ['threads', `${report.threads} a model, unless --threads says otherwise`],
+    ['memory', `${formatBytes(report.memory_bytes)}, ${formatBytes(report.free_memory_bytes)} free`],
+    ['copy rate', `${report.copy_gb_per_second.toFixed(1)} GB/s on one thread (bytes read and written)`],
+    ['addon', report.addon ?? 'none'],
+    ...report.addon_failures.map(({ path, reason }) => ['', `${path}: ${reason}`] as const),
+    [
+      'instruction set',
+      `${report.instruction_set ?? 'none'} of ${report.instruction_sets.join(', ') || 'none'}${limit}`,
+    ],
+    ['gpu', report.gpu],
+    ['backend', report.backend],
+    ...(report.fallback_reason === null ? [] : [['', report.fallback_reason] as const]),
+    [
+      'embedded model',
+      report.embedded_model ? `${report.embedded_model.path}, ${formatBytes(report.embedded_model.bytes)}` : 'missing',
+    ],
+  ]);
+}
