@@ -84,7 +84,7 @@ std::string CheckBatch(const Batch& batch, const Plan& plan) {
   if (const int64_t i = FirstOutside(batch.token_ids, 0, plan.num_token_ids()); i >= 0) {
     return OutOfRange("tokenIds", static_cast<size_t>(i), batch.token_ids[i]);
   }
-  if (const int64_t i = FirstOutside(batch.positions, 0, limits.context_size); i >= 0) {
+  if (const int64_t i = FirstOutside(batch.positions, 0, plan.num_positions()); i >= 0) {
     return OutOfRange("positions", static_cast<size_t>(i), batch.positions[i]);
   }
   if (const int64_t i = FirstOutside(batch.slot_mapping, -1, limits.num_blocks * limits.block_size); i >= 0) {

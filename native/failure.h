@@ -27,6 +27,10 @@ inline Failure OutOfMemory(uint64_t bytes, std::string what) {
   return {"OUT_OF_MEMORY", {{"bytes", static_cast<double>(bytes)}, {"what", std::move(what)}}};
 }
 
+inline Failure FileNotFound(const std::string& path) {
+  return {"FILE_NOT_FOUND", {{"path", path}, {"what", std::string("model file")}}};
+}
+
 inline Failure FileUnreadable(const std::string& path, std::string reason) {
   return {"FILE_UNREADABLE", {{"path", path}, {"reason", std::move(reason)}}};
 }

@@ -54,7 +54,11 @@ Failure MappedFile::Open(const FileStamp& stamp) {
   std::wstring path(static_cast<size_t>(length), L'\0');
   MultiByteToWideChar(CP_UTF8, 0, stamp.path.c_str(), -1, path.data(), length);
   const Handle file{CreateFileW(path.c_str(), GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, 0, nullptr)};
-  if (file.value == INVALID_HANDLE_VALUE) return FileUnreadable(stamp.path, LastError());
+  if (file.value == INVALID_HANDLE_VALUE) {
+    const DWORD error = GetLastError();
+    const bool absent = error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND;
+    return absent ? FileNotFound(stamp.path) : FileUnreadable(stamp.path, LastError());
+  }
   LARGE_INTEGER size;
   FILETIME changed;
   if (!GetFileSizeEx(file.value, &size) || !GetFileTime(file.value, nullptr, nullptr, &changed)) {
@@ -79,7 +83,7 @@ MappedFile::~MappedFile() {
 
 Failure MappedFile::Open(const FileStamp& stamp) {
   const int file = open(stamp.path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return FileUnreadable(stamp.path, std::strerror(errno));
+  if (file < 0) return errno == ENOENT ? FileNotFound(stamp.path) : FileUnreadable(stamp.path, std::strerror(errno));
   struct stat info;
   if (fstat(file, &info) != 0) {
     const int error = errno;

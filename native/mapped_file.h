@@ -25,7 +25,7 @@ class MappedFile {
   MappedFile& operator=(MappedFile&&) = delete;
   ~MappedFile();
 
-  // FILE_UNREADABLE, or FILE_CHANGED if the file does not match its stamp.
+  // FILE_NOT_FOUND, FILE_UNREADABLE, or FILE_CHANGED if the file does not match its stamp.
   Failure Open(const FileStamp& stamp);
 
   const uint8_t* data() const { return data_; }

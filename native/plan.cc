@@ -74,6 +74,14 @@ int32_t Plan::num_token_ids() const {
   return rows;
 }
 
+int32_t Plan::num_positions() const {
+  int32_t rows = limits.context_size;
+  for (const Op& op : ops) {
+    if (const auto* add = std::get_if<AddPositionsOp>(&op)) rows = std::min(rows, weights[add->table].rows);
+  }
+  return rows;
+}
+
 std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* plan) {
   WordReader reader(words);
   if (reader.Integer() != kAbiNumber) return "the plan was encoded for another version of the addon";

@@ -66,8 +66,9 @@ struct Plan {
 
   int32_t vocab_size() const { return buffers[logits].width; }
   int32_t row_capacity(Rows rows) const { return rows == Rows::kTokens ? limits.max_tokens : limits.max_rows; }
-  // Token ids of a batch are below it.
+  // Token ids and positions of a batch are below these: the rows of every table they are looked up in.
   int32_t num_token_ids() const;
+  int32_t num_positions() const;
 };
 
 // Returns what is wrong with the words, or an empty string.

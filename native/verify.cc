@@ -87,10 +87,6 @@ class OpVerifier {
   std::string operator()(const AddPositionsOp& op) const {
     if (!Buffers({op.x}) || !HasWeights({op.table})) return kBadIndex;
     if (Of(op.x).rows != Rows::kTokens) return kNotTokens;
-    if (Matrix(op.table).rows < plan_.limits.context_size) {
-      return "has " + std::to_string(Matrix(op.table).rows) + " positions for a context of " +
-             std::to_string(plan_.limits.context_size) + " tokens";
-    }
     return Of(op.x).width == Matrix(op.table).columns ? "" : kWidths;
   }
 
