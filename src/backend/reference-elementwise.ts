@@ -1,4 +1,4 @@
-import { erf } from './reference-erf.js';
+import { normalCdf } from './reference-normal.js';
 
 /** Everything but linear layers and attention: float64 inside, float32 results. Buffers are [numRows, width], row-major. */
 
@@ -72,14 +72,15 @@ export function siluMul(out: Float32Array, gate: Float32Array, up: Float32Array,
   for (let i = 0; i < count; i++) out[i] = (gate[i]! / (1 + Math.exp(-gate[i]!))) * up[i]!;
 }
 
-/** x · Φ(x), or ½x · (1 + tanh(√(2/π) · (x + 0.044715x³))). arXiv 1606.08415 */
+/**
+ * x · Φ(x), or ½x · (1 + tanh u) with u = √(2/π) · (x + 0.044715x³). arXiv 1606.08415. The latter is written as
+ * x / (1 + e^(−2u)), which is the same and keeps its precision where tanh u is near −1.
+ */
 export function gelu(out: Float32Array, x: Float32Array, count: number, approximate: boolean): void {
   for (let i = 0; i < count; i++) {
     const value = x[i]!;
-    const inner = approximate
-      ? Math.tanh(Math.sqrt(2 / Math.PI) * (value + 0.044715 * value ** 3))
-      : erf(value * Math.SQRT1_2);
-    out[i] = 0.5 * value * (1 + inner);
+    const u = Math.sqrt(2 / Math.PI) * (value + 0.044715 * value ** 3);
+    out[i] = approximate ? value / (1 + Math.exp(-2 * u)) : value * normalCdf(value);
   }
 }
 
