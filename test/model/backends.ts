@@ -1,5 +1,6 @@
 import { test } from 'vitest';
 import type { Batch, SessionLimits, StepResult, Want, WeightTable } from '../../src/backend/backend.js';
+import { nativeCpuBackend, nativeInfo } from '../../src/backend/native.js';
 import type { Plan } from '../../src/backend/plan.js';
 import { ReferenceInterpreter } from '../../src/backend/reference.js';
 import { sharedData, skipReason } from '../shared-data.js';
@@ -24,8 +25,12 @@ export const testBackends: readonly TestBackend[] = [
     unavailable: null,
     load: (plan, weights, limits) => new ReferenceInterpreter(plan, weights, limits),
   },
+  {
+    name: 'native-cpu',
+    unavailable: nativeInfo().binary === null ? 'the native addon is not built' : null,
+    load: (plan, weights, limits) => nativeCpuBackend().load(plan, weights, limits),
+  },
 ];
-
 /** Registers a test once per backend; where one cannot run, a skipped test whose name states the reason. */
 export function testOnBackends(name: string, body: (backend: TestBackend) => Promise<void>, timeoutMs?: number): void {
   for (const backend of testBackends) {

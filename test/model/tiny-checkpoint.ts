@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { float32Bytes, type MetadataInput, writeGguf } from '../formats/gguf-writer.js';
 import { writeSafetensors } from '../formats/safetensors-writer.js';
+import { seededRandom } from '../tensor/random.js';
 
 /** A float32 tensor; matrices are [rows, columns]. */
 export interface TinyTensor {
@@ -16,15 +17,10 @@ export interface TinyModel {
   readonly tensors: readonly TinyTensor[];
 }
 
-/** Numbers in [−1, 1), the same ones for the same seed (mulberry32). */
+/** Numbers in [−1, 1), the same ones for the same seed. */
 export function seededNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 31 - 1;
-  };
+  const random = seededRandom(seed);
+  return () => 2 * random() - 1;
 }
 
 /** Makes tensors one after the other: activations keep a size of about 1 through all layers. */

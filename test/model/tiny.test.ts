@@ -1,15 +1,13 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, expect } from 'vitest';
+import { expect } from 'vitest';
+import { temporaryFolder } from '../backend/temporary-folder.js';
 import { testOnBackends } from './backends.js';
 import { ModelRun, maxAbsDiff } from './run-model.js';
 import { type TinyTensor, tinyGpt2, tinyLlama, writeCheckpoint, writeTinyGguf } from './tiny-checkpoint.js';
 
 // Expected values: transformers 5.18 in double precision on these very files.
 
-const folder = mkdtempSync(join(tmpdir(), 'tiny-'));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = temporaryFolder();
 
 const prompt = [1, 17, 42, 5, 80];
 
