@@ -3,6 +3,7 @@ import type { ErrorCode } from '../../src/base/errors.js';
 import { memorySource } from '../../src/formats/byte-source.js';
 import { requireTensor } from '../../src/formats/model-file.js';
 import { readSafetensors } from '../../src/formats/safetensors.js';
+import { cpuTime } from './cpu-time.js';
 import { expectEngineError } from './engine-error.js';
 import { float32Bytes } from './gguf-writer.js';
 import { rawSafetensors, writeSafetensors } from './safetensors-writer.js';
@@ -67,9 +68,8 @@ describe('safetensors header', () => {
       { length: 60_000 },
       (_, i) => `"model.layers.${i}.weight":{"dtype":"F32","shape":[1],"data_offsets":[${i * 4},${i * 4 + 4}]}`,
     );
-    const start = performance.now();
-    expect(read(rawSafetensors(`{${entries.join(',')}}`, 240_000)).tensors.size).toBe(60_000);
-    expect(performance.now() - start).toBeLessThan(2000);
+    const file = rawSafetensors(`{${entries.join(',')}}`, 240_000);
+    expect(cpuTime(() => expect(read(file).tensors.size).toBe(60_000))).toBeLessThan(2000);
   });
 });
 
