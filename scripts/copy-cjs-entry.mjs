@@ -1,5 +1,5 @@
-// Writes dist/index.cjs, the entry for require(). Node loads ES modules by require() itself (20.19 and later); a file of
-// our own in between keeps its warning about that away from users, as it is only shown for code outside node_modules.
+// Writes dist/index.cjs, the entry for require(). Node loads ES modules by require() itself from 20.19 on; a file of ours
+// in between keeps a warning of some releases (22.12) away, which they show for callers outside node_modules only.
 import { writeFileSync } from 'node:fs';
 
 writeFileSync(
