@@ -222,5 +222,42 @@ ENGINE_INLINE uint32_t bits(Mask16 a) {
 }
 ENGINE_INLINE bool any(Mask16 a) { return bits(a) != 0; }
 
+struct U8x32 {
+  __m256i v;
+};
+ENGINE_INLINE U8x32 load_bytes(const uint8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+ENGINE_INLINE U8x32 load_half(const uint8_t* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_inserti128_si256(_mm256_setzero_si256(), half, 0)};
+}
+ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
+ENGINE_INLINE U8x32 load_nibbles(const uint8_t* p) {
+  const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i shifted = _mm256_srlv_epi32(twice, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+  return {_mm256_and_si256(shifted, _mm256_set1_epi8(15))};
+}
+ENGINE_INLINE U8x32 field(U8x32 a, int shift, uint8_t mask) {
+  return {_mm256_and_si256(_mm256_srli_epi16(a.v, shift), _mm256_set1_epi8(static_cast<char>(mask)))};
+}
+template <int kBits>
+ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
+  return {_mm256_slli_epi16(a.v, kBits)};
+}
+ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
+  int32_t word;
+  memcpy(&word, p, sizeof word);
+  // Every byte of the word eight times, then one bit of each.
+  const __m256i bytes = _mm256_shuffle_epi8(
+      _mm256_set1_epi32(word), _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
+  const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+  return {_mm256_and_si256(set, _mm256_set1_epi8(static_cast<char>(value)))};
+}
+ENGINE_INLINE U8x32 lookup(const int8_t (&table)[16], U8x32 index) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), index.v)};
+}
+
 }  // namespace
 }  // namespace engine::kernels

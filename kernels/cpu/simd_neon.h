@@ -194,6 +194,41 @@ ENGINE_INLINE bool any(Mask16 a) {
   return vmaxvq_u32(vorrq_u32(vorrq_u32(a.v[0], a.v[1]), vorrq_u32(a.v[2], a.v[3]))) != 0;
 }
 
+struct U8x32 {
+  uint8x16_t v[2];
+};
+ENGINE_INLINE U8x32 load_bytes(const uint8_t* p) { return {{vld1q_u8(p), vld1q_u8(p + 16)}}; }
+ENGINE_INLINE U8x32 load_half(const uint8_t* p) { return {{vld1q_u8(p), vdupq_n_u8(0)}}; }
+ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) {
+  vst1q_u8(p, a.v[0]);
+  vst1q_u8(p + 16, a.v[1]);
+}
+ENGINE_INLINE U8x32 load_nibbles(const uint8_t* p) {
+  const uint8x16_t a = vld1q_u8(p);
+  return {{vandq_u8(a, vdupq_n_u8(15)), vshrq_n_u8(a, 4)}};
+}
+ENGINE_INLINE U8x32 field(U8x32 a, int shift, uint8_t mask) {
+  const int8x16_t right = vdupq_n_s8(static_cast<int8_t>(-shift));
+  return {{vandq_u8(vshlq_u8(a.v[0], right), vdupq_n_u8(mask)), vandq_u8(vshlq_u8(a.v[1], right), vdupq_n_u8(mask))}};
+}
+template <int kBits>
+ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
+  return {{vshlq_n_u8(a.v[0], kBits), vshlq_n_u8(a.v[1], kBits)}};
+}
+ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { return {{vorrq_u8(a.v[0], b.v[0]), vorrq_u8(a.v[1], b.v[1])}}; }
+ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
+  const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+  const auto half = [&](const uint8_t* bytes) {
+    const uint8x16_t repeated = vcombine_u8(vdup_n_u8(bytes[0]), vdup_n_u8(bytes[1]));
+    return vandq_u8(vtstq_u8(repeated, bit), vdupq_n_u8(value));
+  };
+  return {{half(p), half(p + 2)}};
+}
+ENGINE_INLINE U8x32 lookup(const int8_t (&table)[16], U8x32 index) {
+  const uint8x16_t values = vreinterpretq_u8_s8(vld1q_s8(table));
+  return {{vqtbl1q_u8(values, index.v[0]), vqtbl1q_u8(values, index.v[1])}};
+}
+
 #undef ENGINE_LANES
 
 }  // namespace

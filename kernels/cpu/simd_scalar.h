@@ -176,6 +176,36 @@ ENGINE_INLINE uint32_t bits(Mask16 a) {
 }
 ENGINE_INLINE bool any(Mask16 a) { return bits(a) != 0; }
 
+// 32 bytes.
+struct U8x32 {
+  uint8_t lane[32];
+};
+#define ENGINE_BYTES(expression)                                                  \
+  U8x32 result;                                                                   \
+  for (int i = 0; i < 32; i++) result.lane[i] = static_cast<uint8_t>(expression); \
+  return result
+ENGINE_INLINE U8x32 load_bytes(const uint8_t* p) { ENGINE_BYTES(p[i]); }
+// 16 bytes, then zeros.
+ENGINE_INLINE U8x32 load_half(const uint8_t* p) { ENGINE_BYTES(i < 16 ? p[i] : 0); }
+ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) { memcpy(p, a.lane, sizeof a.lane); }
+// The low nibbles of 16 bytes, then the high ones.
+ENGINE_INLINE U8x32 load_nibbles(const uint8_t* p) { ENGINE_BYTES(i < 16 ? p[i] & 15 : p[i - 16] >> 4); }
+// (a >> shift) & mask; mask must not reach beyond bit 7 − shift
+ENGINE_INLINE U8x32 field(U8x32 a, int shift, uint8_t mask) { ENGINE_BYTES((a.lane[i] >> shift) & mask); }
+// No bit may leave its byte.
+template <int kBits>
+ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
+  ENGINE_BYTES(a.lane[i] << kBits);
+}
+ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { ENGINE_BYTES(a.lane[i] | b.lane[i]); }
+// Byte i is `value` if bit i of the 4 bytes at p is set, else 0.
+ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
+  ENGINE_BYTES((p[i / 8] >> (i % 8)) & 1 ? value : 0);
+}
+// table[index], indices 0 … 15
+ENGINE_INLINE U8x32 lookup(const int8_t (&table)[16], U8x32 index) { ENGINE_BYTES(table[index.lane[i]]); }
+#undef ENGINE_BYTES
+
 #undef ENGINE_LANES
 
 }  // namespace
