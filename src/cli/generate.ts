@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
 import type { Completion, CompletionRequest } from '../serving/completer.js';
 import { loadFlags, number, repeatable } from './flags.js';
@@ -137,8 +138,12 @@ function statistics(engine: Engine, { usage, timings, finishReason }: Completion
 }
 
 function parseBias(value: string, before: Record<number, number> | undefined): Record<number, number> {
-  const [, id, bias] = /^(\d+):([-+.\deE]+|-inf(?:inity)?)$/i.exec(value) ?? [];
-  const number = bias === undefined ? Number.NaN : /^-inf/i.test(bias) ? -Infinity : Number(bias);
-  // An unreadable bias is reported by the request's own check, with its value.
-  return { ...before, [Number(id)]: number };
+  const [, id, bias] = /^(\d+):(-inf|-?[\d.]+)$/i.exec(value) ?? [];
+  const number = bias?.toLowerCase() === '-inf' ? Number.NEGATIVE_INFINITY : Number(bias); // NaN if nothing matched
+  if (id !== undefined && !Number.isNaN(number)) return { ...before, [id]: number };
+  throw new EngineError('OPTION_INVALID', {
+    option: '--logit-bias',
+    value,
+    expected: 'id:bias, such as 42:-5 or 42:-inf',
+  });
 }
