@@ -31,7 +31,8 @@ const server = createServer(async (request, response) => {
   } catch (error) {
     const known = error instanceof EngineError || error instanceof SyntaxError;
     if (!known) console.error(error);
-    if (!response.headersSent) response.writeHead(error.status ?? (known ? 400 : 500), { 'content-type': 'text/plain' });
+    if (!response.headersSent)
+      response.writeHead(error.status ?? (known ? 400 : 500), { 'content-type': 'text/plain' });
     response.end(known ? `${error.message}\n` : 'internal error\n');
   }
 });
