@@ -1,30 +1,28 @@
 // npm's install script. In a clone it compiles the TypeScript; everywhere it compiles the native addon, offline, if CMake
-// and a C++ compiler are there. It never fails an installation: without the addon the reference backend does the work.
-// ENGINE_SKIP_NATIVE_BUILD=1 leaves the addon out.
+// and a C++ compiler are there and no prebuilt addon works on this machine. It never fails an installation: without the
+// addon the reference backend does the work. ENGINE_SKIP_NATIVE_BUILD=1 leaves the addon out.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, openSync, readdirSync, readFileSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, openSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { changedSince } from './native-sources.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const require = createRequire(import.meta.url);
 const buildFolder = join(root, 'build/cmake');
 const logFile = join(root, 'build/install.log');
+const isClone = existsSync(join(root, 'src'));
 
 compileTypeScript();
 buildAddon();
 
 function compileTypeScript() {
   const tsc = programOf('typescript', 'tsc');
-  if (!existsSync(join(root, 'src')) || tsc === null) return; // an installed package brings its dist/
-  // Written last, by copy-cjs-entry.mjs.
-  const entry = join(root, 'dist/index.cjs');
-  const sources = [...filesIn(join(root, 'src')), join(root, 'tsconfig.json'), join(root, 'tsconfig.build.json')];
-  if (existsSync(entry) && sources.every((path) => statSync(path).mtimeMs < statSync(entry).mtimeMs)) return;
-  const compiled = node([tsc, '-p', 'tsconfig.build.json'], 'inherit');
-  if (compiled) node([join(root, 'scripts/copy-cjs-entry.mjs')], 'inherit');
-  else say('the TypeScript was not compiled without errors; run npm run build:ts to see them');
+  if (!isClone || tsc === null) return; // an installed package brings its dist/
+  if (!node([tsc, '-p', 'tsconfig.build.json'], 'inherit')) {
+    say('the TypeScript was not compiled without errors; run npm run build:ts to see them');
+  }
 }
 
 function buildAddon() {
@@ -60,18 +58,20 @@ function programOf(packageName, name) {
   }
 }
 
-/** A binary shipped for this machine that can be loaded. */
+/** A prebuilt addon that this package's own loader accepts; in a clone it must be newer than the native sources too. */
 function hasPrebuilt() {
-  const prefix = `${process.platform}-${process.arch}`;
-  const folder = join(root, 'prebuilds');
-  if (!existsSync(folder)) return false;
-  return readdirSync(folder).some((name) => {
-    try {
-      return (name === prefix || name === `${prefix}-musl`) && require(join(folder, name, 'engine.node')) !== null;
-    } catch {
-      return false;
-    }
+  const prebuilds = join(root, 'prebuilds');
+  if (!existsSync(prebuilds)) return false;
+  const script = `import { tryAddons } from './dist/backend/native-loader.js';
+    process.stdout.write(tryAddons().loaded?.path ?? '');`;
+  // In another process: a binary that is no good may take it down.
+  const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, ENGINE_ADDON_PATH: '' },
   });
+  if (status !== 0 || !stdout.startsWith(prebuilds)) return false;
+  return !(isClone && changedSince(stdout, root));
 }
 
 function hasCompiler() {
@@ -92,12 +92,6 @@ function forgetMovedBuild() {
   if (home === undefined || !existsSync(home) || realpathSync(home) !== realpathSync(root)) {
     rmSync(buildFolder, { recursive: true });
   }
-}
-
-function filesIn(folder) {
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
 }
 
 function node(args, stdio) {

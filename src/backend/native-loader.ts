@@ -1,9 +1,10 @@
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { isAbsolute, join, relative, resolve } from 'node:path';
 import { EngineError, type ErrorCode } from '../base/errors.js';
+import { besideBundle, packageRoot } from '../base/package-files.js';
 import { abiNumber, type NativeFile } from './encode-plan.js';
+import { usesMusl } from './musl.js';
 
 /** All that the addon offers (native/addon.cc). */
 export interface NativeAddon {
@@ -72,7 +73,7 @@ export interface NativeFailure {
 
 /** A binary that could not be used, and why. */
 export interface LoadFailure {
-  /** Relative to the package. */
+  /** Relative to the package, or absolute outside of it. */
   readonly path: string;
   readonly reason: string;
 }
@@ -85,68 +86,72 @@ export interface LoadedAddon {
   readonly failures: readonly LoadFailure[];
 }
 
-const require = createRequire(import.meta.url);
-
 /** Tries every place a binary may lie in, and returns the first that works. Throws BACKEND_UNAVAILABLE. */
 export function loadNativeAddon(): LoadedAddon {
-  const root = packageRoot();
-  const { loaded, failures } = tryAddons(root);
+  const { loaded, failures } = tryAddons();
   if (loaded) return loaded;
   const tried = failures.map(({ path, reason }) => `${path}: ${reason}`).join('; ');
-  const script = join(root, 'scripts/install.mjs');
   throw new EngineError('BACKEND_UNAVAILABLE', {
     backend: 'native-cpu',
-    reason: `no addon could be loaded (${tried}); install CMake and a C++20 compiler, then run node ${script}`,
+    reason: `no addon could be loaded (${tried}); ${remedy()}`,
   });
 }
 
-/** The same, without throwing: the first binary that works, and all that do not. */
+/** The same, without throwing: the first binary that works, and all that do not. `root`: the folder of the package. */
 export function tryAddons(root = packageRoot()): { loaded: LoadedAddon | null; failures: LoadFailure[] } {
   const failures: LoadFailure[] = [];
   for (const path of candidates(root)) {
     try {
       return { loaded: { addon: open(path), path, failures }, failures };
     } catch (error) {
-      failures.push({ path: relative(root, path), reason: reasonOf(error) });
+      failures.push({ path: insidePackage(path, root), reason: reasonOf(error) });
     }
   }
   return { loaded: null, failures };
 }
 
-/** Places in the order of preference: shipped with the package, built here, built here for debugging. */
-function candidates(root: string): string[] {
+/**
+ * Places in the order of preference: the one the user names; beside a bundle; shipped with the package; built here. A
+ * build newer than the shipped binary was made on purpose and goes before it.
+ */
+function candidates(root: string | null): string[] {
+  const named = process.env.ENGINE_ADDON_PATH;
+  if (named) return [resolve(named)];
+  const beside = besideBundle('engine.node');
+  if (root === null) return beside;
+  const shipped = join(root, 'prebuilds', prebuildTarget(), 'engine.node');
+  const built = join(root, 'build/Release/engine.node');
+  const debug = join(root, 'build/Debug/engine.node');
+  return [...beside, ...(modified(built) > modified(shipped) ? [built, shipped] : [shipped, built]), debug];
+}
+
+/** The folder of prebuilds/ for this machine: `linux-x64`, `linux-x64-musl`, `darwin-arm64`. */
+export function prebuildTarget(): string {
   const { platform, arch } = process;
-  const prebuilds = join(root, 'prebuilds');
-  const libc = platform === 'linux' && existsSync(prebuilds) && isMusl() ? '-musl' : '';
-  return [
-    join(prebuilds, `${platform}-${arch}${libc}`, 'engine.node'),
-    join(root, 'build/Release/engine.node'),
-    join(root, 'build/Debug/engine.node'),
-  ];
+  return `${platform}-${arch}${platform === 'linux' && usesMusl() ? '-musl' : ''}`;
+}
+
+function modified(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
 function open(path: string): NativeAddon {
   if (!existsSync(path)) throw new Error('does not exist');
-  const addon = require(path) as NativeAddon;
+  const addon = createRequire(path)(path) as NativeAddon;
   if (addon.abi !== abiNumber) throw new Error(`was built for another version (ABI ${addon.abi}, not ${abiNumber})`);
   return addon;
 }
 
-/** The folder of package.json: two above this file in src/ and dist/, and found by name from a bundle. */
-function packageRoot(): string {
-  const beside = fileURLToPath(new URL('../..', import.meta.url));
-  if (existsSync(join(beside, 'scripts/install.mjs'))) return beside;
-  try {
-    return join(require.resolve('engine-ts/package.json'), '..');
-  } catch {
-    return beside;
-  }
+function insidePackage(path: string, root: string | null): string {
+  const fromRoot = root === null ? path : relative(root, path);
+  return isAbsolute(fromRoot) || fromRoot.startsWith('..') ? path : fromRoot;
 }
 
-/** Binaries for glibc do not work with musl (Alpine). Node reports a glibc version only where there is one. */
-function isMusl(): boolean {
-  const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } };
-  return header.glibcVersionRuntime === undefined;
+function remedy(): string {
+  const root = packageRoot();
+  return process.env.ENGINE_ADDON_PATH || root === null
+    ? 'put the addon of this version beside the bundle as engine.node, or its path into ENGINE_ADDON_PATH'
+    : `install CMake and a C++20 compiler, then run node ${join(root, 'scripts/install.mjs')}`;
 }
 
 function reasonOf(error: unknown): string {

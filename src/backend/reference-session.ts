@@ -1,6 +1,6 @@
-import { createRequire } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import { EngineError } from '../base/errors.js';
+import { packageFile, packagePlaces } from '../base/package-files.js';
 import type { Backend, Batch, SamplingInputs, Session, StepResult, Want } from './backend.js';
 import type { Buffer } from './op.js';
 import type { Plan } from './plan.js';
@@ -27,6 +27,8 @@ export function referenceBackend(options: ReferenceOptions = {}): Backend {
     },
   };
 }
+
+const REFERENCE_WORKER = 'dist/backend/reference-worker.js';
 
 class ReferenceSession implements Session {
   readonly #thread: ReferenceThread;
@@ -136,12 +138,11 @@ class ReferenceThread {
   }
 }
 
-/** Found by the package's own import map, so that it is the compiled file from sources and bundles alike. */
+/** The compiled file, when run from sources too. */
 function workerPath(): string {
-  try {
-    return createRequire(import.meta.url).resolve('#reference-worker');
-  } catch (cause) {
-    const reason = 'its worker is not built; run npm run build:ts';
-    throw new EngineError('BACKEND_UNAVAILABLE', { backend: 'reference', reason }, { cause });
-  }
+  const path = packageFile(REFERENCE_WORKER);
+  if (path !== null) return path;
+  const places = packagePlaces(REFERENCE_WORKER).join(' nor at ');
+  const reason = `its worker is not at ${places}; run npm run build:ts, or put reference-worker.js beside the bundle`;
+  throw new EngineError('BACKEND_UNAVAILABLE', { backend: 'reference', reason });
 }

@@ -35,6 +35,12 @@ const table = {
     message: (p: { path: string }) =>
       `${p.path} holds no model; give a .gguf file, a .safetensors file, or a folder with config.json and *.safetensors`,
   },
+  EMBEDDED_MODEL_MISSING: {
+    status: 404,
+    blame: 'user',
+    message: (p: { places: readonly string[] }) =>
+      `the embedded model is not at ${p.places.join(' nor at ')}; name another with the option model, or put it there`,
+  },
   MODEL_AMBIGUOUS: {
     status: 400,
     blame: 'user',

@@ -12,7 +12,7 @@ import {
 } from '../serving/completer.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
 import { chooseBackend } from './choose-backend.js';
-import { embeddedModel } from './embedded-model.js';
+import { requireEmbeddedModel } from './embedded-model.js';
 import { type LoadOptions, sessionLimits } from './load-options.js';
 import { tokenizerOf } from './open-tokenizer.js';
 
@@ -60,7 +60,7 @@ export class Engine implements AsyncDisposable {
   static async load(options: LoadOptions = {}): Promise<Engine> {
     const start = performance.now();
     if (options.signal?.aborted) throw new EngineError('ABORTED', {});
-    const path = options.model ?? embeddedModel;
+    const path = options.model ?? requireEmbeddedModel();
     const { backend, fallbackReason, activations } = chooseBackend(options);
     const source = await openModel(path);
     const { config, plan, weights } = loadModel(source, { activations });

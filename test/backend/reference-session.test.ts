@@ -1,22 +1,18 @@
-import { createRequire } from 'node:module';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ReferenceInterpreter } from '../../src/backend/reference.js';
 import { referenceBackend } from '../../src/backend/reference-session.js';
 import { EngineError } from '../../src/base/errors.js';
+import { packageFile } from '../../src/base/package-files.js';
 import { writeWeights } from './case-builder.js';
 import { samplingRecords } from './sampling-records.js';
 import { temporaryFolder } from './temporary-folder.js';
 import { schedules, tinyLlama } from './tiny-llama.js';
 
 /** Null once dist/ is built. */
-const notBuilt = (() => {
-  try {
-    createRequire(import.meta.url).resolve('#reference-worker');
-    return null;
-  } catch {
-    return 'skipped: dist/ is not built, run npm run build:ts';
-  }
-})();
+const notBuilt =
+  packageFile('dist/backend/reference-worker.js') === null
+    ? 'skipped: dist/ is not built, run npm run build:ts'
+    : null;
 
 const folder = temporaryFolder();
 const model = tinyLlama('session', 'q8_0', 'q8', 'f32');
