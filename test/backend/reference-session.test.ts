@@ -10,9 +10,7 @@ import { schedules, tinyLlama } from './tiny-llama.js';
 
 /** Null once dist/ is built. */
 const notBuilt =
-  packageFile('dist/backend/reference-worker.js') === null
-    ? 'skipped: dist/ is not built, run npm run build:ts'
-    : null;
+  packageFile('dist/backend/reference-worker.js') === null ? 'skipped: dist/ is not built, run npm run build:ts' : null;
 
 const folder = temporaryFolder();
 const model = tinyLlama('session', 'q8_0', 'q8', 'f32');
