@@ -9,9 +9,9 @@
 namespace engine {
 namespace {
 
-constexpr int32_t kBarrierSpins = 2000;  // 30 – 90 µs, by processor
-// Between steps helpers give way to the JavaScript thread much sooner than within one.
-constexpr int32_t kStartSpins = 100;
+// 30 – 90 µs, by processor: longer than most waits at a barrier, and than JavaScript takes from one step to the next.
+// Then the executor sleeps, so that there is a processor for the JavaScript thread.
+constexpr int32_t kSpins = 2000;
 
 // Tells the processor that this is a waiting loop.
 inline void Pause() {
@@ -52,14 +52,14 @@ bool Barrier::Wait() {
 }
 
 Team::Team(int32_t num_threads, bool oversubscribed, const std::atomic<bool>& cancelled)
-    : start_(oversubscribed ? 0 : kStartSpins) {
+    : start_(oversubscribed ? 0 : kSpins) {
   helpers_.reserve(static_cast<size_t>(num_threads) - 1);
   try {
     for (int32_t index = 1; index < num_threads; index++) helpers_.emplace_back(&Team::Help, this, index);
   } catch (const std::system_error&) {
     // A limit on threads: fewer do the same work.
   }
-  barrier_.emplace(size(), oversubscribed ? 0 : kBarrierSpins, cancelled);
+  barrier_.emplace(size(), oversubscribed ? 0 : kSpins, cancelled);
 }
 
 Team::~Team() {

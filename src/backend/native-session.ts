@@ -24,7 +24,6 @@ export class NativeSession implements Session {
   async step(batch: Batch, want: Want = {}): Promise<StepResult> {
     this.#checkUsable();
     checkBatch(batch, this.#limits, this.#numTokenIds);
-    const caller = callerOf(this.step);
     const results = allocateResults(batch, want.logits ? this.#vocabSize : null);
     const { tokenIds, positions, slotMapping, queryStart, contextLens, blockTables } = batch;
     const failure = await this.#handle.step(
@@ -37,7 +36,7 @@ export class NativeSession implements Session {
       ...flatten(batch),
       results,
     );
-    if (failure) throw engineError(failure, caller);
+    if (failure) throw engineError(failure);
     return results;
   }
 
@@ -46,15 +45,14 @@ export class NativeSession implements Session {
     checkSampling(inputs);
     const results = allocateResults(inputs, null);
     const failure = this.#handle.sample(logits, positions, ...flatten(inputs), results);
-    if (failure) throw engineError(failure, callerOf(this.sample));
+    if (failure) throw engineError(failure);
     return results;
   }
 
   async read(buffer: Buffer): Promise<Float32Array> {
     this.#checkUsable();
-    const caller = callerOf(this.read);
     const rows = await this.#handle.read(buffer.id);
-    if (!(rows instanceof Float32Array)) throw engineError(rows, caller);
+    if (!(rows instanceof Float32Array)) throw engineError(rows);
     return rows;
   }
 
@@ -100,22 +98,10 @@ function flatten({ sampling, history, bias, mask }: SamplingInputs): NativeSampl
   return [sampling, history?.offsets, history?.ids, bias?.offsets, bias?.ids, bias?.values, mask];
 }
 
-/** Where a call came from; formatted only if an error needs it. */
-export interface Caller {
-  readonly stack?: string;
-}
-
-/** Frames of the code that called `method`. */
-export function callerOf(method: (...parameters: never[]) => unknown): Caller {
-  const caller: Caller = {};
-  Error.captureStackTrace(caller, method);
-  return caller;
-}
-
-/** The error native code speaks of, with the stack of whoever called: it arrives when that is long gone. */
-export function engineError(failure: NativeFailure, caller: Caller): EngineError {
-  const error = new EngineError(failure.code, failure.parameters as never);
-  const frames = caller.stack?.slice(caller.stack.indexOf('\n')) ?? '';
-  error.stack = `${error.name}: ${error.message}${frames}`;
-  return error;
+/**
+ * The error native code speaks of. Made where the promise was awaited, so that V8 appends the async frames of whoever
+ * called; recording a stack with every call would cost a few microseconds each.
+ */
+export function engineError(failure: NativeFailure): EngineError {
+  return new EngineError(failure.code, failure.parameters as never);
 }

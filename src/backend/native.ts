@@ -2,7 +2,7 @@ import { EngineError } from '../base/errors.js';
 import type { Backend } from './backend.js';
 import { encodePlan } from './encode-plan.js';
 import { type LoadFailure, loadNativeAddon, type NativeAddon, tryAddons } from './native-loader.js';
-import { callerOf, engineError, NativeSession } from './native-session.js';
+import { engineError, NativeSession } from './native-session.js';
 import { type ThreadCount, threadCount } from './thread-count.js';
 
 export interface NativeCpuOptions {
@@ -32,7 +32,6 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
   }
   const oversubscribed = threads > Math.min(available.processors, available.quota ?? Infinity);
   const load: Backend['load'] = async (plan, weights, limits, signal) => {
-    const caller = callerOf(load);
     const aborted = () => new EngineError('ABORTED', {}, { cause: signal?.reason });
     if (signal?.aborted) throw aborted();
     const encoded = encodePlan(plan, weights, limits);
@@ -43,7 +42,7 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
     signal?.removeEventListener('abort', onAbort);
     if (failure || signal?.aborted) {
       await handle.dispose();
-      throw signal?.aborted ? aborted() : engineError(failure!, caller);
+      throw signal?.aborted ? aborted() : engineError(failure!);
     }
     return new NativeSession(handle, plan, limits);
   };
