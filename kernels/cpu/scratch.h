@@ -9,16 +9,16 @@
 namespace engine::kernels {
 namespace {
 
-// Values of k a quantised panel holds at once: its codes and a tile of activations stay in the first-level cache.
-constexpr int32_t kDepth = 1024;
-constexpr size_t kQuantizedPanelBytes = 32 << 10;
+// Values of k quantised panels hold at once: their codes and a tile of activations stay in the first-level cache.
+constexpr int32_t kDepth = 512;
+constexpr size_t kQuantizedPanelsBytes = 32 << 10;
 
 // Weight rows dequantised at once for the f32 product.
 constexpr int32_t kFloatPanelRows = 48;
 
 constexpr size_t linear_scratch_bytes(int32_t max_columns) {
   const size_t floats = static_cast<size_t>(kFloatPanelRows) * static_cast<size_t>(max_columns) * sizeof(float);
-  return floats < kQuantizedPanelBytes ? kQuantizedPanelBytes : floats;
+  return floats < kQuantizedPanelsBytes ? kQuantizedPanelsBytes : floats;
 }
 
 // Query rows, (token, head) pairs, that share one pass over keys and values.
