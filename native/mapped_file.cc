@@ -75,6 +75,11 @@ Failure MappedFile::Open(const FileStamp& stamp) {
   return {};
 }
 
+void MappedFile::ReadAhead(size_t offset, size_t bytes) const {
+  WIN32_MEMORY_RANGE_ENTRY range = {const_cast<uint8_t*>(data_ + offset), bytes};
+  PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
+}
+
 #else
 
 MappedFile::~MappedFile() {
@@ -109,11 +114,13 @@ Failure MappedFile::Open(const FileStamp& stamp) {
   const int error = errno;
   close(file);
   if (address == MAP_FAILED) return FileUnreadable(stamp.path, std::strerror(error));
-  // Reading starts now, in large pieces, instead of fault by fault during the first step.
-  madvise(address, stamp.size, MADV_WILLNEED);
   data_ = static_cast<const uint8_t*>(address);
   size_ = stamp.size;
   return {};
+}
+
+void MappedFile::ReadAhead(size_t offset, size_t bytes) const {
+  madvise(const_cast<uint8_t*>(data_ + offset), bytes, MADV_WILLNEED);
 }
 
 #endif

@@ -28,6 +28,9 @@ class MappedFile {
   // FILE_NOT_FOUND, FILE_UNREADABLE, or FILE_CHANGED if the file does not match its stamp.
   Failure Open(const FileStamp& stamp);
 
+  // Has the system read a part ahead, in large pieces, instead of page by page when it is first used.
+  void ReadAhead(size_t offset, size_t bytes) const;
+
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
 

@@ -8,6 +8,9 @@ namespace {
 
 using kernels::DType;
 
+// Between two looks at whether loading was cancelled.
+constexpr size_t kReadAheadBytes = size_t{64} << 20;
+
 size_t RowBytes(DType dtype, int32_t columns) {
   const kernels::DTypeTraits traits = kernels::dtype_traits(dtype);
   return static_cast<size_t>(columns / traits.block_size) * static_cast<size_t>(traits.block_bytes);
@@ -84,6 +87,12 @@ Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files,
   files_.resize(files.size());
   for (size_t i = 0; i < files.size(); i++) {
     if (Failure failure = files_[i].Open(files[i])) return failure;
+  }
+  for (const MappedFile& file : files_) {
+    for (size_t offset = 0; offset < file.size(); offset += kReadAheadBytes) {
+      if (cancelled.load(std::memory_order_relaxed)) return Disposed();
+      file.ReadAhead(offset, std::min(kReadAheadBytes, file.size() - offset));
+    }
   }
 
   for (size_t id = 0; id < plan.weights.size(); id++) {

@@ -112,6 +112,9 @@ export interface Session {
   sample(logits: Float32Array, positions: Int32Array, inputs: SamplingInputs): StepResult;
   /** A copy of a buffer as the last step left it, [rows of that step, width]; tests and debugging only. */
   read(buffer: Buffer): Promise<Float32Array>;
-  /** Frees everything, after the step in flight. Later calls reject with DISPOSED; a second dispose does nothing. */
+  /**
+   * Frees everything, after the step in flight, which a backend may cut short: it then rejects with DISPOSED, like later
+   * calls. A second dispose does nothing.
+   */
   dispose(): Promise<void>;
 }
