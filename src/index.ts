@@ -14,4 +14,5 @@ export type {
   TokenLogprobs,
   Usage,
 } from './serving/completer.js';
+export type { ChatMessage, ChatTemplate, RenderOptions } from './tokenizer/chat-template.js';
 export type { Tokenizer } from './tokenizer/tokenizer.js';

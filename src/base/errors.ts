@@ -119,6 +119,32 @@ const table = {
       `${p.path}: the tokenizer is not usable: ${p.problem}; get the file again from its source`,
   },
 
+  // --- chat
+  CHAT_TEMPLATE_MISSING: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string }) =>
+      `${p.path} has no chat template; give it a prompt (engine generate), another model (-m), or a template (--chat-template)`,
+  },
+  CHAT_TEMPLATE_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; problem: string }) =>
+      `${p.path}: the chat template cannot be used: ${p.problem.slice(0, 200)}; correct it, or give another one (--chat-template)`,
+  },
+  CHAT_TEMPLATE_LIMIT: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; limit: number; what: string }) =>
+      `${p.path}: the chat template exceeds ${p.limit} ${p.what}; shorten the conversation, or give another template (--chat-template)`,
+  },
+  CHAT_TEMPLATE_REFUSED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; reason: string }) =>
+      `${p.path}: the chat template refuses these messages: ${p.reason.slice(0, 200)}; change the messages`,
+  },
+
   // --- requests
   OPTION_INVALID: {
     status: 400,

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { openModel } from '../formats/hub.js';
 import { embeddedModel } from '../library/embedded-model.js';
 import { type LoadOptions, sessionLimits } from '../library/load-options.js';
+import { chatTemplateOf } from '../library/open-chat-template.js';
 import { tokenizerOf } from '../library/open-tokenizer.js';
 import { loadModel } from '../model/load.js';
 import { countParameters, memoryPlan } from '../model/memory.js';
@@ -60,7 +61,7 @@ async function describe(path: string, flags: InspectFlags) {
       bos_id: tokenizer.bosId,
       eos_ids: [...tokenizer.eosIds],
     },
-    chat_template: hasChatTemplate(source),
+    chat_template: chatTemplateOf(source, tokenizer) !== null,
     memory: {
       context_size: limits.contextSize,
       batch_size: flags.batchSize ?? 1,
@@ -74,12 +75,6 @@ async function describe(path: string, flags: InspectFlags) {
       total: memory.total,
     },
   };
-}
-
-function hasChatTemplate(source: Awaited<ReturnType<typeof openModel>>): boolean {
-  return source.format === 'gguf'
-    ? source.metadata.has('tokenizer.chat_template')
-    : source.tokenizerConfig?.chat_template !== undefined;
 }
 
 function format(report: Awaited<ReturnType<typeof describe>>): string {

@@ -23,6 +23,8 @@ export interface SafetensorsSource extends ModelFiles {
   readonly directory: string;
   /** Absolute path of tokenizer.json. */
   readonly tokenizerJson?: string;
+  /** Absolute path of chat_template.jinja, which newer models have instead of a field of tokenizer_config.json. */
+  readonly chatTemplateJinja?: string;
   /** tokenizer_config.json. */
   readonly tokenizerConfig?: JsonObject;
   /** generation_config.json. */
@@ -116,6 +118,7 @@ function withConfiguration(directory: string, weights: ModelFiles): SafetensorsS
     return existsSync(path) ? path : null;
   };
   const tokenizerJson = beside('tokenizer.json');
+  const chatTemplateJinja = beside('chat_template.jinja');
   const tokenizerConfig = beside('tokenizer_config.json');
   const generationConfig = beside('generation_config.json');
   return {
@@ -124,6 +127,7 @@ function withConfiguration(directory: string, weights: ModelFiles): SafetensorsS
     directory,
     config: readJsonFile(join(directory, 'config.json'), 'configuration'),
     ...(tokenizerJson && { tokenizerJson }),
+    ...(chatTemplateJinja && { chatTemplateJinja }),
     ...(tokenizerConfig && { tokenizerConfig: readJsonFile(tokenizerConfig, 'tokenizer configuration') }),
     ...(generationConfig && { generationConfig: readJsonFile(generationConfig, 'generation configuration') }),
   };

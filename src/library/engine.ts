@@ -10,10 +10,12 @@ import {
   collect,
   TextCompleter,
 } from '../serving/completer.js';
+import type { ChatTemplate } from '../tokenizer/chat-template.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
 import { chooseBackend } from './choose-backend.js';
 import { requireEmbeddedModel } from './embedded-model.js';
 import { type LoadOptions, sessionLimits } from './load-options.js';
+import { chatTemplateOf } from './open-chat-template.js';
 import { tokenizerOf } from './open-tokenizer.js';
 
 /** What was loaded. */
@@ -47,9 +49,10 @@ export class Engine implements AsyncDisposable {
     readonly loadMs: number,
     loop: EngineLoop,
     tokenizer: Tokenizer | null,
+    chatTemplate: ChatTemplate | null,
   ) {
     this.#loop = loop;
-    this.#completer = new TextCompleter(loop, tokenizer, model.path);
+    this.#completer = new TextCompleter(loop, tokenizer, chatTemplate, model.path);
   }
 
   /**
@@ -66,11 +69,12 @@ export class Engine implements AsyncDisposable {
     const { config, plan, weights } = loadModel(source, { activations });
     const limits = sessionLimits(options, config);
     const tokenizer = tokenizerOf(source);
+    const chatTemplate = chatTemplateOf(source, tokenizer, options.chatTemplate);
     const session = await backend.load(plan, weights, limits, options.signal);
     const loop = new EngineLoop(session, limits, config.vocabSize);
     const { architecture, vocabSize, contextLength } = config;
     const model = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
-    return new Engine(model, backend.name, fallbackReason, performance.now() - start, loop, tokenizer);
+    return new Engine(model, backend.name, fallbackReason, performance.now() - start, loop, tokenizer, chatTemplate);
   }
 
   /** Tokens of prompt and answer together. */
@@ -83,6 +87,11 @@ export class Engine implements AsyncDisposable {
     const { tokenizer } = this.#completer;
     if (tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.model.path });
     return tokenizer;
+  }
+
+  /** How the model wants conversations to be written, or null if it came without a chat template. */
+  get chatTemplate(): ChatTemplate | null {
+    return this.#completer.chatTemplate;
   }
 
   /**
@@ -99,7 +108,7 @@ export class Engine implements AsyncDisposable {
     onEvent?: (event: CompletionEvent) => void | Promise<void>,
   ): Promise<Completion> {
     const tokenIds = this.#completer.promptIds(request);
-    const { prompt: _, ...rest } = request;
+    const { prompt: _prompt, messages: _messages, ...rest } = request;
     const events = this.generate({ ...rest, tokenIds });
     return { ...(await collect(events, onEvent)), promptTokenIds: [...tokenIds] };
   }

@@ -20,6 +20,8 @@ export interface LoadOptions {
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
   readonly activations?: 'auto' | Activations | undefined;
+  /** A Jinja file with a chat template to use in place of the model's own. */
+  readonly chatTemplate?: string | undefined;
   /** Gives up loading with ABORTED. */
   readonly signal?: AbortSignal | undefined;
 }

@@ -3,13 +3,23 @@ import type { EngineLoop } from '../engine/engine-loop.js';
 import { resolveSampling, type SamplingOptions } from '../engine/sampler.js';
 import type { FinishReason } from '../engine/sequence.js';
 import type { SampledToken, TokenTimes } from '../engine/token-stream.js';
+import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
 import { resolveStopStrings, StopStrings } from './stop-strings.js';
 
-/** A request for text. Give exactly one of `prompt` and `tokenIds`. */
+/** A request for text. Give exactly one of `prompt`, `messages` and `tokenIds`. */
 export interface CompletionRequest extends SamplingOptions {
   /** Text to continue. Special tokens written in it are ordinary text. */
   readonly prompt?: string | undefined;
+  /**
+   * A conversation to answer, written as the model's chat template has it. Special tokens written in it are ordinary
+   * text.
+   */
+  readonly messages?: readonly ChatMessage[] | undefined;
+  /** With messages: JSON schemas of functions that the model may call. */
+  readonly tools?: readonly unknown[] | undefined;
+  /** With messages: more variables of the template, such as `enable_thinking`. */
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>> | undefined;
   /** Token ids to continue, used as they are (no beginning-of-text token is added). */
   readonly tokenIds?: ArrayLike<number> | undefined;
   /** Most tokens to generate. Default: until the context is full. */
@@ -79,29 +89,37 @@ export interface Completer {
   generate(request: CompletionRequest): AsyncIterable<CompletionEvent>;
 }
 
+/** The fields of a request that make its prompt. */
+export type PromptRequest = Pick<
+  CompletionRequest,
+  'prompt' | 'messages' | 'tools' | 'chatTemplateKwargs' | 'tokenIds'
+>;
+
 /** Text in, text out, on one engine loop. */
 export class TextCompleter implements Completer {
   constructor(
     readonly loop: EngineLoop,
     readonly tokenizer: Tokenizer | null,
-    /** Why there is no tokenizer, for requests that need one. */
+    readonly chatTemplate: ChatTemplate | null,
+    /** What has no tokenizer or chat template, for requests that need them. */
     readonly modelPath: string,
   ) {}
 
   /**
    * Token ids of a request's prompt, checked. Throws PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_ID_INVALID, TOKENIZER_MISSING,
-   * OPTION_INVALID.
+   * CHAT_TEMPLATE_MISSING and what ChatTemplate.prompt throws, OPTION_INVALID.
    */
-  promptIds(request: Pick<CompletionRequest, 'prompt' | 'tokenIds'>): Int32Array {
+  promptIds(request: PromptRequest): Int32Array {
     const { vocabSize, limits } = this.loop;
-    if ((request.prompt === undefined) === (request.tokenIds === undefined)) {
-      throw new EngineError('OPTION_INVALID', {
-        option: 'prompt',
-        value: request.prompt,
-        expected: 'either a prompt or token ids',
-      });
+    const { prompt, messages, tokenIds } = request;
+    if ([prompt, messages, tokenIds].filter((given) => given !== undefined).length !== 1) {
+      const expected = 'exactly one of prompt, messages and token ids';
+      throw new EngineError('OPTION_INVALID', { option: 'prompt', value: prompt, expected });
     }
-    const ids = request.prompt !== undefined ? this.#encode(request.prompt) : checkedIds(request.tokenIds!, vocabSize);
+    let ids: Int32Array;
+    if (prompt !== undefined) ids = this.#encode(prompt);
+    else if (messages !== undefined) ids = this.#encodeChat(messages, request);
+    else ids = checkedIds(tokenIds!, vocabSize);
     if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
     // One position must be left for the first generated token.
     const limit = limits.contextSize - 1;
@@ -154,6 +172,13 @@ export class TextCompleter implements Completer {
     if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
     if (prompt === '') throw new EngineError('PROMPT_EMPTY', {});
     return this.tokenizer.encode(prompt);
+  }
+
+  #encodeChat(messages: readonly ChatMessage[], { tools, chatTemplateKwargs }: PromptRequest): Int32Array {
+    if (this.chatTemplate === null) throw new EngineError('CHAT_TEMPLATE_MISSING', { path: this.modelPath });
+    if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
+    const options = { tools, variables: chatTemplateKwargs };
+    return this.tokenizer.encodeChat(this.chatTemplate.prompt(messages, options, this.tokenizer.specialTexts));
   }
 
   #logprobs(token: SampledToken): TokenLogprobs {

@@ -20,14 +20,20 @@ export interface AddedToken {
 /** Text, or one added token. */
 export type Section = { readonly text: string; readonly start: number } | { readonly id: number };
 
+/** Whether a special token may stand here, in UTF-16 units. */
+type MayBeSpecial = (start: number, end: number) => boolean;
+
 /** Finds added tokens: at each place the longest, from the left. */
 export class AddedTokens {
+  /** Special tokens as they are spelled. */
+  readonly specialTexts: readonly string[];
   readonly #normalize: Normalizer;
   /** All of them, for text that may hold special tokens; and those that are found in any text. */
   readonly #all: Matchers;
   readonly #ordinary: Matchers;
 
   constructor(tokens: readonly AddedToken[], normalize: Normalizer) {
+    this.specialTexts = tokens.filter(({ special }) => special).map(({ text }) => text);
     this.#normalize = normalize;
     this.#all = matchersOf(tokens, normalize);
     this.#ordinary = matchersOf(
@@ -40,15 +46,20 @@ export class AddedTokens {
    * Cuts text into added tokens and what lies between them, the latter normalised.
    *
    * @param parseSpecial whether special tokens are recognised too
+   * @param content      [text.length] 1 where no special token may reach; null: nowhere
    */
-  split(text: string, parseSpecial: boolean): Section[] {
-    const { raw, normalized } = parseSpecial ? this.#all : this.#ordinary;
+  split(text: string, parseSpecial: boolean, content: Uint8Array | null = null): Section[] {
+    const { raw, normalized: found } = parseSpecial ? this.#all : this.#ordinary;
+    const mayBeSpecial: MayBeSpecial = (start, end) => content === null || !content.subarray(start, end).includes(1);
     const sections: Section[] = [];
-    for (const section of raw.split(text)) {
+    for (const section of raw.split(text, mayBeSpecial)) {
       if ('id' in section) {
         sections.push(section);
         continue;
       }
+      // Normalisation moves places: special tokens that are found after it need a section without any.
+      const isClean = mayBeSpecial(section.start, section.start + section.text.length);
+      const normalized = isClean ? found : this.#ordinary.normalized;
       for (const part of normalized.split(this.#normalize(section.text))) {
         sections.push('id' in part ? part : { text: part.text, start: section.start + part.start });
       }
@@ -83,13 +94,13 @@ class TokenMatcher {
     if (spelling !== '') this.#trie.insert(spelling, this.#tokens.push(token) - 1);
   }
 
-  split(text: string): Section[] {
+  split(text: string, mayBeSpecial: MayBeSpecial = () => true): Section[] {
     if (text === '') return [];
     if (this.#trie.isEmpty) return [{ text, start: 0 }];
     const sections: Section[] = [];
     let copied = 0;
     for (let start = 0; start < text.length; ) {
-      const match = this.#longest(text, start);
+      const match = this.#longest(text, start, mayBeSpecial);
       if (match === null) {
         start++;
         continue;
@@ -112,13 +123,15 @@ class TokenMatcher {
     return sections;
   }
 
-  #longest(text: string, start: number): { token: AddedToken; end: number } | null {
+  #longest(text: string, start: number, mayBeSpecial: MayBeSpecial): { token: AddedToken; end: number } | null {
     let found: { token: AddedToken; end: number } | null = null;
     for (let node = CharTrie.root, i = start; i < text.length; i++) {
       node = this.#trie.child(node, text.charCodeAt(i));
       if (node < 0) break;
       const index = this.#trie.value(node);
-      if (index >= 0) found = { token: this.#tokens[index]!, end: i + 1 };
+      if (index < 0) continue;
+      const token = this.#tokens[index]!;
+      if (!token.special || mayBeSpecial(start, i + 1)) found = { token, end: i + 1 };
     }
     return found;
   }

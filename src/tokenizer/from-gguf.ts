@@ -48,12 +48,14 @@ export function tokenizerFromGguf(metadata: ReadonlyMap<string, unknown>, path: 
   const rawIds = new Set(added.map(({ id }) => id));
   // Padding of the embedding table has no text.
   for (let id = 0; id < vocabulary.size; id++) if (types[id] === tokenType.unused) specialIds.add(id);
+  const frame = frameOf(file, kind, bosId, eosId);
   return new Tokenizer({
     vocabulary,
     added: new AddedTokens(added, kind.normalize),
     preTokenize: kind.preTokenize,
     model: kind.model,
-    frame: frameOf(file, kind, bosId, eosId),
+    frame,
+    chatPrefixIds: frame.prefixIds,
     texts: new TokenTexts(vocabulary, kind.decoding, (id) => rawIds.has(id)),
     specialIds,
     bosId,

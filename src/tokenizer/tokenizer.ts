@@ -1,5 +1,6 @@
 import { EngineError } from '../base/errors.js';
 import type { AddedTokens } from './added-tokens.js';
+import type { ChatPrompt } from './content-marks.js';
 import { CachedModel, type TokenModel } from './model.js';
 import type { Frame } from './post-processor.js';
 import type { PreTokenizer } from './pre-tokenizer.js';
@@ -15,6 +16,8 @@ export interface TokenizerParts {
   readonly preTokenize: PreTokenizer;
   readonly model: TokenModel;
   readonly frame: Frame;
+  /** Put before a chat whose template does not begin with them. */
+  readonly chatPrefixIds?: readonly number[];
   readonly texts: TokenTexts;
   /** Tokens that only the program may write, and that are hidden when text is shown. */
   readonly specialIds: ReadonlySet<number>;
@@ -72,12 +75,36 @@ export class Tokenizer {
     return this.#parts.eosIds;
   }
 
+  /** Special tokens as they are spelled in text. */
+  get specialTexts(): readonly string[] {
+    return this.#parts.added.specialTexts;
+  }
+
   /** Token ids of a text. Lone surrogates are read as U+FFFD. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
-    const { added, preTokenize, frame } = this.#parts;
+    const { frame } = this.#parts;
     const { addSpecialTokens = true, parseSpecial = false } = options;
     const ids: number[] = addSpecialTokens ? [...frame.prefixIds] : [];
-    for (const section of added.split(toWellFormed(text), parseSpecial)) {
+    this.#encode(text, parseSpecial, null, ids);
+    if (addSpecialTokens) ids.push(...frame.suffixIds);
+    return Int32Array.from(ids);
+  }
+
+  /**
+   * Token ids of a rendered chat: special tokens that the template wrote are read, those that a message spells out are
+   * text. Nothing is added around it, as in transformers; for GGUF files the beginning of text is, where the vocabulary
+   * wants it and the template has not written it, as in llama.cpp.
+   */
+  encodeChat(prompt: ChatPrompt): Int32Array {
+    const ids: number[] = [];
+    this.#encode(prompt.text, true, prompt.content, ids);
+    const { chatPrefixIds = [] } = this.#parts;
+    return Int32Array.from(chatPrefixIds.every((id, i) => ids[i] === id) ? ids : [...chatPrefixIds, ...ids]);
+  }
+
+  #encode(text: string, parseSpecial: boolean, content: Uint8Array | null, ids: number[]): void {
+    const { added, preTokenize } = this.#parts;
+    for (const section of added.split(toWellFormed(text), parseSpecial, content)) {
       if ('id' in section) {
         ids.push(section.id);
         continue;
@@ -85,8 +112,6 @@ export class Tokenizer {
       const words = preTokenize({ texts: [section.text], fromStart: section.start === 0 });
       for (const word of words.texts) if (word !== '') this.#model.encode(word, ids);
     }
-    if (addSpecialTokens) ids.push(...frame.suffixIds);
-    return Int32Array.from(ids);
   }
 
   /** The text of token ids. Throws TOKEN_ID_INVALID for an id outside the vocabulary. */
