@@ -52,7 +52,7 @@ export class Charsmap {
       for (let i = 0; i < text.length; i++) normalized += this.#ascii[text.charCodeAt(i)];
       return normalized;
     }
-    for (const { segment } of graphemes.segment(text)) normalized += this.#replaceGrapheme(segment);
+    for (const grapheme of graphemesOf(text)) normalized += this.#replaceGrapheme(grapheme);
     return normalized;
   }
 
@@ -106,7 +106,28 @@ interface Match {
 
 const utf8 = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
-const graphemes = new Intl.Segmenter('und', { granularity: 'grapheme' });
+const segmenter = new Intl.Segmenter('und', { granularity: 'grapheme' });
+
+/** Code units looked at together: the time Intl.Segmenter takes grows with the square of the length. */
+const WINDOW = 1024;
+
+function* graphemesOf(text: string): Generator<string> {
+  let window = WINDOW;
+  for (let start = 0; start < text.length; ) {
+    const part = text.slice(start, start + window);
+    const found = Array.from(segmenter.segment(part), ({ segment }) => segment);
+    if (start + part.length < text.length) {
+      if (found.length === 1) {
+        window *= 2;
+        continue;
+      }
+      found.pop(); // it may go on behind the window
+    }
+    yield* found;
+    for (const grapheme of found) start += grapheme.length;
+    window = WINDOW;
+  }
+}
 
 /** Distance from a trie node to its children: 21 bits, in steps of 256 where bit 9 is set. */
 function offsetOf(unit: number): number {

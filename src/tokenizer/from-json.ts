@@ -35,33 +35,36 @@ export function tokenizerFromJson(
   const added = tokens.isAbsent ? [] : tokens.items(vocabularyLimits.tokens).map(addedTokenFromJson);
   const special = new Set(added.filter((token) => token.special).map(({ text }) => text));
   const { model, vocabulary, preTokenize } = modelFromJson(file.member('model'), special);
-  const addedIds = new Set<number>();
+  /** Added tokens that the model does not know are spelled as they read, not in the model's spelling. */
+  const rawIds = new Set<number>();
   const placed = added.map((token) => {
     const id = vocabulary.id(token.text) ?? token.id;
-    if (vocabulary.id(token.text) === null) vocabulary.add(token.text, id, complain);
-    addedIds.add(id);
+    if (vocabulary.id(token.text) === null) {
+      vocabulary.add(token.text, id, complain);
+      rawIds.add(id);
+    }
     return { ...token, id };
   });
+  const addedIds = new Set(placed.map(({ id }) => id));
   const specialIds = new Set(placed.filter((token) => token.special).map(({ id }) => id));
 
   const normalize = normalizerFromJson(file.member('normalizer'));
   const cut = preTokenizerFromJson(file.member('pre_tokenizer'));
   const frame = adjustFrame(frameFromJson(file.member('post_processor'), vocabulary), settings, vocabulary);
   const eos = [namedToken(settings, 'eos_token', vocabulary), ...generationEndIds(generationConfig, vocabulary)];
-  const isRaw = (id: number) => addedIds.has(id);
   return new Tokenizer({
     vocabulary,
     added: new AddedTokens(placed, normalize),
     preTokenize: file.member('pre_tokenizer').isAbsent ? preTokenize : cut,
     model,
     frame,
-    texts: new TokenTexts(vocabulary, decodingRulesFromJson(file.member('decoder')), isRaw),
+    texts: new TokenTexts(vocabulary, decodingRulesFromJson(file.member('decoder')), (id) => rawIds.has(id)),
     specialIds,
     bosId: namedToken(settings, 'bos_token', vocabulary) ?? frame.prefixIds[0] ?? null,
     eosIds: endTokenIds(
       vocabulary,
       eos.filter((id) => id !== null),
-      (id) => !isRaw(id),
+      (id) => !addedIds.has(id),
     ),
   });
 }

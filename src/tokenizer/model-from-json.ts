@@ -66,6 +66,7 @@ function bpe(node: JsonNode, vocabulary: Vocabulary, special: ReadonlySet<string
     const id = vocabulary.id(word);
     return id !== null && isSpecial(id) ? null : id;
   };
+  const unknownId = idOfMember(node, 'unk_token', vocabulary);
   const model = new BpeModel({
     rules,
     symbolOf: (character) => vocabulary.id(character) ?? -1,
@@ -73,11 +74,14 @@ function bpe(node: JsonNode, vocabulary: Vocabulary, special: ReadonlySet<string
     continuingPrefix,
     wordSuffix: node.member('end_of_word_suffix').optionalText() ?? '',
     byteIds: node.member('byte_fallback').flag(false) ? byteIdsOf(vocabulary) : null,
-    unknownId: idOfMember(node, 'unk_token', vocabulary),
+    unknownId,
     fuseUnknown: node.member('fuse_unk').flag(false),
     ...(ignoresMerges && { wholeWord }),
   });
-  return { model, vocabulary, preTokenize: wordsAtMarks(vocabulary, (id) => !isSpecial(id)) };
+  // Where unknown characters are left out, those beside them become neighbours.
+  const leavesOut = unknownId === null && !node.member('byte_fallback').flag(false);
+  const preTokenize: PreTokenizer = leavesOut ? (pieces) => pieces : wordsAtMarks(vocabulary, (id) => !isSpecial(id));
+  return { model, vocabulary, preTokenize };
 }
 
 function unigram(node: JsonNode, special: ReadonlySet<string>): JsonModel {

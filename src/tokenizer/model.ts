@@ -50,6 +50,8 @@ const utf8 = new TextEncoder();
 /** Ids of the bytes of `text`, if every one of them has a token; else null. */
 export function byteFallback(text: string, byteIds: Int32Array | null): number[] | null {
   if (byteIds === null) return null;
+  const code = text.charCodeAt(0);
+  if (text.length === 1 && code < 0x80) return byteIds[code]! < 0 ? null : [byteIds[code]!];
   const ids = Array.from(utf8.encode(text), (byte) => byteIds[byte]!);
   return ids.includes(-1) ? null : ids;
 }

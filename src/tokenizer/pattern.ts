@@ -57,15 +57,26 @@ export interface Stretch {
   readonly isMatch: boolean;
 }
 
+/** Code units matched at once: V8 runs out of stack where a single match has some millions of them. */
+const WINDOW = 1 << 20;
+
 /** Cuts text into matches and what lies between them; empty stretches are left out. */
 export function stretches(text: string, pattern: RegExp): Stretch[] {
   const found: Stretch[] = [];
   let end = 0;
-  for (const match of text.matchAll(pattern)) {
-    const { index } = match;
-    if (index > end) found.push({ start: end, end: index, isMatch: false });
-    end = index + match[0].length;
-    if (end > index) found.push({ start: index, end, isMatch: true });
+  for (let start = 0; start < text.length; ) {
+    const window = text.slice(start, start + WINDOW);
+    const isLast = start + window.length === text.length;
+    const matches = [...window.matchAll(pattern)];
+    // The last match may go on behind the window; it is looked for again, unless it begins where the window does.
+    const open = isLast || matches.at(-1)?.index === 0 ? undefined : matches.pop();
+    for (const match of matches) {
+      const index = start + match.index;
+      if (index > end) found.push({ start: end, end: index, isMatch: false });
+      end = index + match[0].length;
+      if (end > index) found.push({ start: index, end, isMatch: true });
+    }
+    start += open?.index ?? window.length;
   }
   if (end < text.length) found.push({ start: end, end: text.length, isMatch: false });
   return found;
