@@ -200,7 +200,7 @@ DTypeTraits dtype_traits(DType dtype);
 // "scalar", "avx2", … Null if `limit` names no known level.
 const Kernels* select(const char* limit);
 
-// Bytes of per-thread scratch, 64-byte aligned, that linear and attention need for these sizes; and what sampling needs.
+// Bytes of per-thread scratch that linear and attention need for these sizes, or sampling; all 64-byte aligned.
 size_t scratch_bytes(int32_t max_rows, int32_t max_columns, int32_t num_heads, int32_t head_dim);
 size_t sample_scratch_bytes(int32_t vocab_size);
 

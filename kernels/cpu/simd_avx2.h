@@ -115,14 +115,6 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)}; }
 ENGINE_INLINE I32x16 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { return {load_256(p), load_256(p + 8)}; }
-ENGINE_INLINE I32x16 load_i8(const int8_t* p) {
-  const __m128i a = load_128(p);
-  return {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))};
-}
-ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
-  const __m128i a = load_128(p);
-  return {_mm256_cvtepu8_epi32(a), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8))};
-}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);
@@ -208,11 +200,6 @@ ENGINE_INLINE Mask16 equal_i32(I32x16 a, I32x16 b) {
   return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.lo, b.lo)), _mm256_castsi256_ps(_mm256_cmpeq_epi32(a.hi, b.hi))};
 }
 ENGINE_INLINE Mask16 operator&(Mask16 a, Mask16 b) { return {_mm256_and_ps(a.lo, b.lo), _mm256_and_ps(a.hi, b.hi)}; }
-ENGINE_INLINE Mask16 operator|(Mask16 a, Mask16 b) { return {_mm256_or_ps(a.lo, b.lo), _mm256_or_ps(a.hi, b.hi)}; }
-ENGINE_INLINE Mask16 not_(Mask16 a) {
-  const __m256 ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
-  return {_mm256_xor_ps(a.lo, ones), _mm256_xor_ps(a.hi, ones)};
-}
 ENGINE_INLINE F32x16 select(Mask16 mask, F32x16 a, F32x16 b) {
   return {_mm256_blendv_ps(b.lo, a.lo, mask.lo), _mm256_blendv_ps(b.hi, a.hi, mask.hi)};
 }

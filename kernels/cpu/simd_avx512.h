@@ -100,12 +100,6 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { return {_mm512_set1_epi32(a)}; }
 ENGINE_INLINE I32x16 zero_i32() { return {_mm512_setzero_si512()}; }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
-ENGINE_INLINE I32x16 load_i8(const int8_t* p) {
-  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
-ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
-  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) { _mm512_storeu_si512(p, a.v); }
 ENGINE_INLINE void store_i8(int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
@@ -149,8 +143,6 @@ ENGINE_INLINE Mask16 equal(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v,
 ENGINE_INLINE Mask16 less_i32(I32x16 a, I32x16 b) { return {_mm512_cmplt_epi32_mask(a.v, b.v)}; }
 ENGINE_INLINE Mask16 equal_i32(I32x16 a, I32x16 b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
 ENGINE_INLINE Mask16 operator&(Mask16 a, Mask16 b) { return {static_cast<__mmask16>(a.v & b.v)}; }
-ENGINE_INLINE Mask16 operator|(Mask16 a, Mask16 b) { return {static_cast<__mmask16>(a.v | b.v)}; }
-ENGINE_INLINE Mask16 not_(Mask16 a) { return {static_cast<__mmask16>(~a.v)}; }
 ENGINE_INLINE F32x16 select(Mask16 mask, F32x16 a, F32x16 b) { return {_mm512_mask_blend_ps(mask.v, b.v, a.v)}; }
 ENGINE_INLINE I32x16 select(Mask16 mask, I32x16 a, I32x16 b) { return {_mm512_mask_blend_epi32(mask.v, b.v, a.v)}; }
 ENGINE_INLINE uint32_t bits(Mask16 a) { return a.v; }

@@ -108,20 +108,6 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { ENGINE_LANES(I32x16, vdupq_n_s32(a)); }
 ENGINE_INLINE I32x16 zero_i32() { return splat_i32(0); }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { ENGINE_LANES(I32x16, vld1q_s32(p + 4 * i)); }
-ENGINE_INLINE I32x16 load_i8(const int8_t* p) {
-  const int8x16_t a = vld1q_s8(p);
-  const int16x8_t lo = vmovl_s8(vget_low_s8(a));
-  const int16x8_t hi = vmovl_s8(vget_high_s8(a));
-  return {{vmovl_s16(vget_low_s16(lo)), vmovl_s16(vget_high_s16(lo)), vmovl_s16(vget_low_s16(hi)),
-           vmovl_s16(vget_high_s16(hi))}};
-}
-ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
-  const uint8x16_t a = vld1q_u8(p);
-  const int16x8_t lo = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(a)));
-  const int16x8_t hi = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(a)));
-  return {{vmovl_s16(vget_low_s16(lo)), vmovl_s16(vget_high_s16(lo)), vmovl_s16(vget_low_s16(hi)),
-           vmovl_s16(vget_high_s16(hi))}};
-}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) {
   for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, a.v[i]);
 }
@@ -176,8 +162,6 @@ ENGINE_INLINE Mask16 equal(F32x16 a, F32x16 b) { ENGINE_LANES(Mask16, vceqq_f32(
 ENGINE_INLINE Mask16 less_i32(I32x16 a, I32x16 b) { ENGINE_LANES(Mask16, vcltq_s32(a.v[i], b.v[i])); }
 ENGINE_INLINE Mask16 equal_i32(I32x16 a, I32x16 b) { ENGINE_LANES(Mask16, vceqq_s32(a.v[i], b.v[i])); }
 ENGINE_INLINE Mask16 operator&(Mask16 a, Mask16 b) { ENGINE_LANES(Mask16, vandq_u32(a.v[i], b.v[i])); }
-ENGINE_INLINE Mask16 operator|(Mask16 a, Mask16 b) { ENGINE_LANES(Mask16, vorrq_u32(a.v[i], b.v[i])); }
-ENGINE_INLINE Mask16 not_(Mask16 a) { ENGINE_LANES(Mask16, vmvnq_u32(a.v[i])); }
 ENGINE_INLINE F32x16 select(Mask16 mask, F32x16 a, F32x16 b) {
   ENGINE_LANES(F32x16, vbslq_f32(mask.v[i], a.v[i], b.v[i]));
 }

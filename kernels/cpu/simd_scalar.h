@@ -83,8 +83,6 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { ENGINE_LANES(I32x16, a); }
 ENGINE_INLINE I32x16 zero_i32() { return splat_i32(0); }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { ENGINE_LANES(I32x16, p[i]); }
-ENGINE_INLINE I32x16 load_i8(const int8_t* p) { ENGINE_LANES(I32x16, p[i]); }
-ENGINE_INLINE I32x16 load_u8(const uint8_t* p) { ENGINE_LANES(I32x16, p[i]); }
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) { memcpy(p, a.lane, sizeof a.lane); }
 // Values must lie in −128 … 127.
 ENGINE_INLINE void store_i8(int8_t* p, I32x16 a) {
@@ -159,8 +157,6 @@ ENGINE_INLINE Mask16 equal(F32x16 a, F32x16 b) { ENGINE_LANES(Mask16, a.lane[i] 
 ENGINE_INLINE Mask16 less_i32(I32x16 a, I32x16 b) { ENGINE_LANES(Mask16, a.lane[i] < b.lane[i]); }
 ENGINE_INLINE Mask16 equal_i32(I32x16 a, I32x16 b) { ENGINE_LANES(Mask16, a.lane[i] == b.lane[i]); }
 ENGINE_INLINE Mask16 operator&(Mask16 a, Mask16 b) { ENGINE_LANES(Mask16, a.lane[i] && b.lane[i]); }
-ENGINE_INLINE Mask16 operator|(Mask16 a, Mask16 b) { ENGINE_LANES(Mask16, a.lane[i] || b.lane[i]); }
-ENGINE_INLINE Mask16 not_(Mask16 a) { ENGINE_LANES(Mask16, !a.lane[i]); }
 // mask ? a : b
 ENGINE_INLINE F32x16 select(Mask16 mask, F32x16 a, F32x16 b) {
   ENGINE_LANES(F32x16, mask.lane[i] ? a.lane[i] : b.lane[i]);
