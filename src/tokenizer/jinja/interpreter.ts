@@ -21,6 +21,7 @@ import {
   keyOf,
   list,
   text,
+  tuple,
   typeName,
   undefinedValue,
 } from './values.js';
@@ -104,8 +105,8 @@ export class TemplateInterpreter extends Interpreter {
         return this.#call(node, scope);
       case 'MemberExpression':
         return this.#member(node, this.evaluate(node.object as Node, scope), scope);
-      case 'TupleLiteral': // the library's loops do not unpack tuples
-        return list((node.value as readonly Node[]).map((element) => this.evaluate(element, scope)));
+      case 'TupleLiteral':
+        return tuple((node.value as readonly Node[]).map((element) => this.evaluate(element, scope)));
       case 'ObjectLiteral':
         return this.#dictionary(node.value as ReadonlyMap<Node, Node>, scope);
       default:

@@ -17,6 +17,7 @@ import {
   list,
   numberOf,
   text,
+  tuple,
   typeName,
   undefinedValue,
 } from './values.js';
@@ -82,7 +83,7 @@ export function pairs(value: Value, budget: Budget): Value[] {
   if (isUndefined(value)) return [];
   if (!isDictionary(value)) throw new Error(`${typeName(value)} has no items`);
   budget.makeList(2 * value.value.size);
-  return [...value.value].map(([key, entry]) => list([keyValue(key), entry]));
+  return [...value.value].map(([key, entry]) => tuple([keyValue(key), entry]));
 }
 
 function unique(operand: Value, args: Arguments): Value {

@@ -8,6 +8,7 @@ import {
   isNone,
   isNumber,
   isText,
+  isTuple,
   isUndefined,
   keyValue,
   type NumberValue,
@@ -54,8 +55,11 @@ function writeRepr(value: Value, out: Pieces): void {
   else if (isNone(value)) out.push('None');
   else if (isBoolean(value)) out.push(value.value ? 'True' : 'False');
   else if (isNumber(value)) out.push(printedNumber(value));
-  else if (isList(value)) writeAll(value.value, ['[', ']'], out, (element) => writeRepr(element, out));
-  else if (isDictionary(value)) {
+  else if (isList(value)) {
+    const single = isTuple(value) && value.value.length === 1;
+    const brackets = isTuple(value) ? (['(', single ? ',)' : ')'] as const) : (['[', ']'] as const);
+    writeAll(value.value, brackets, out, (element) => writeRepr(element, out));
+  } else if (isDictionary(value)) {
     writeAll([...value.value], ['{', '}'], out, ([key, entry]) => {
       writeRepr(keyValue(key), out);
       out.push(': ');

@@ -32,6 +32,8 @@ const Bool = classOf<boolean>('boolean', true);
 const None = classOf<null>('none', null);
 const Undefined = classOf<undefined>('undefined', undefined);
 const List = classOf<readonly Value[]>('list', []);
+/** A list to the library, whose loops do not unpack its own tuples. */
+class Tuple extends List {}
 const Dictionary = classOf<ReadonlyMap<Key, Value>>('dictionary', {});
 const Callable = classOf<FunctionBody>('callable', () => null);
 
@@ -42,6 +44,7 @@ export const boolean = (value: boolean): Value => new Bool(value);
 export const none = (): Value => new None(null);
 export const undefinedValue = (): Value => new Undefined(undefined);
 export const list = (values: readonly Value[]): Value => new List(values);
+export const tuple = (values: readonly Value[]): Value => new Tuple(values);
 export const dictionary = (entries: ReadonlyMap<Key, Value>): Value => new Dictionary(entries);
 export const callable = (body: FunctionBody): Value => new Callable(body);
 
@@ -53,6 +56,7 @@ export const isBoolean = (value: Value): value is BooleanValue => value instance
 export const isNone = (value: Value): boolean => value instanceof None;
 export const isUndefined = (value: Value): boolean => value instanceof Undefined;
 export const isList = (value: Value): value is ListValue => value instanceof List;
+export const isTuple = (value: Value): boolean => value instanceof Tuple;
 export const isDictionary = (value: Value): value is DictionaryValue => value instanceof Dictionary;
 
 export const isTrue = (value: Value): boolean => value.__bool__().value;
