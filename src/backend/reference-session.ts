@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { EngineError } from '../base/errors.js';
-import { packageFile, packagePlaces } from '../base/package-files.js';
+import { besideBundle, packageFile, packagePlaces } from '../base/package-files.js';
 import type { Backend, Batch, SamplingInputs, Session, StepResult, Want } from './backend.js';
 import type { Buffer } from './op.js';
 import type { Plan } from './plan.js';
@@ -138,10 +139,11 @@ class ReferenceThread {
   }
 }
 
-/** The compiled file, when run from sources too. */
+/** The compiled file, when run from sources too. Beside a bundle it has the ending that suits the bundle's format. */
 function workerPath(): string {
-  const path = packageFile(REFERENCE_WORKER);
-  if (path !== null) return path;
+  const besides = ['reference-worker.mjs', 'reference-worker.cjs'].flatMap(besideBundle);
+  const path = packageFile(REFERENCE_WORKER) ?? besides.find((place) => existsSync(place));
+  if (path !== undefined) return path;
   const places = packagePlaces(REFERENCE_WORKER).join(' nor at ');
   const reason = `its worker is not at ${places}; run npm run build:ts, or put reference-worker.js beside the bundle`;
   throw new EngineError('BACKEND_UNAVAILABLE', { backend: 'reference', reason });
