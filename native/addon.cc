@@ -150,7 +150,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
 
   using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
 
-  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed })
+  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive })
   Napi::Value Load(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
     const auto request = info[0].As<Napi::Object>();
@@ -169,6 +169,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     load.kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
     load.num_threads = request.Get("threads").ToNumber().Int32Value();
     load.oversubscribed = request.Get("oversubscribed").ToBoolean();
+    load.adaptive = request.Get("adaptive").ToBoolean();
     if (started_ || disposed_ || !arrays.ok() || load.kernels == nullptr || load.num_threads < 1) {
       return Settle(*call, Internal("a session was loaded with wrong arguments"));
     }

@@ -79,6 +79,7 @@ class Scheduler {
 
   Schedule Run() {
     for (const Op& op : plan_.ops) {
+      CountWork(op);
       Access access = std::visit(access_of_, op);
       int32_t area = -1;
       if (const auto* linear = std::get_if<LinearOp>(&op); linear != nullptr && linear->activations == 1) {
@@ -91,6 +92,16 @@ class Scheduler {
   }
 
  private:
+  void CountWork(const Op& op) {
+    if (const auto* linear = std::get_if<LinearOp>(&op)) {
+      const WeightInfo& weight = plan_.weights[linear->weight];
+      schedule_.work_per_row[static_cast<int32_t>(plan_.buffers[linear->x].rows)] +=
+          static_cast<double>(weight.rows) * weight.columns;
+    } else if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+      schedule_.work_per_pair += 2.0 * plan_.buffers[attention->q].width;
+    }
+  }
+
   // The area holding this linear's input as codes, made by an instruction of its own if need be.
   int32_t AreaWithCodes(const LinearOp& linear) {
     const int32_t chunk = plan_.weights[linear.weight].block_size();

@@ -29,6 +29,9 @@ struct Instruction {
 struct Schedule {
   std::vector<Instruction> instructions;
   std::vector<CodesArea> areas;
+  // Multiply-adds of a step: per row of linears, by Rows, and per pair of a query and a visible position.
+  double work_per_row[2] = {};
+  double work_per_pair = 0;
 };
 
 Schedule MakeSchedule(const Plan& plan);

@@ -6,6 +6,13 @@
 #include <system_error>
 
 namespace engine {
+namespace {
+
+// Multiply-adds; some 50 µs of one thread. With less, waiting for other threads costs as much as they save, and far
+// more on a busy machine, where each barrier may wait for a thread to be given a processor.
+constexpr double kSmallStep = 1 << 20;
+
+}  // namespace
 
 Failure Session::Start() {
   try {
@@ -81,6 +88,7 @@ Failure Session::Load(LoadRequest* request) {
   schedule_ = MakeSchedule(plan_);
   if (Failure failure = weights_.emplace().Load(plan_, request->files, request->names, cancelled_)) return failure;
   if (Failure failure = workspace_.emplace().Allocate(plan_, schedule_, request->num_threads)) return failure;
+  adaptive_ = request->adaptive;
   team_.emplace(request->num_threads, request->oversubscribed, cancelled_);
   return {};
 }
@@ -97,7 +105,19 @@ Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
   const auto task = [](void* step, kernels::Part part, Barrier& barrier) {
     RunStep(*static_cast<const StepContext*>(step), part, barrier);
   };
-  return team_->Run(task, &context) ? Failure{} : Disposed();
+  const bool alone = adaptive_ && WorkOf(batch) < kSmallStep;
+  const bool completed = alone ? team_->RunAlone(task, &context) : team_->Run(task, &context);
+  return completed ? Failure{} : Disposed();
+}
+
+double Session::WorkOf(const Batch& batch) const {
+  double pairs = 0;
+  for (int32_t s = 0; s < batch.num_seqs(); s++) {
+    pairs += static_cast<double>(batch.query_start[s + 1] - batch.query_start[s]) * batch.context_lens[s];
+  }
+  return batch.num_tokens() * schedule_.work_per_row[static_cast<int32_t>(Rows::kTokens)] +
+         batch.sampling.num_rows() * schedule_.work_per_row[static_cast<int32_t>(Rows::kLogits)] +
+         pairs * schedule_.work_per_pair;
 }
 
 Failure Session::Read(int32_t buffer, std::vector<float>* rows) const {

@@ -26,6 +26,7 @@ struct LoadRequest {
   const kernels::Kernels* kernels;
   int32_t num_threads;
   bool oversubscribed;  // more threads than processors
+  bool adaptive;        // small steps may use one thread
 };
 
 // One piece of work for the executor, made by the caller, who gets it back when it is done.
@@ -80,6 +81,7 @@ class Session {
   Failure Run(Job* job);
   Failure Load(LoadRequest* request);
   Failure Step(const Batch& batch, const StepOutputs& outputs);
+  double WorkOf(const Batch& batch) const;
   Failure Read(int32_t buffer, std::vector<float>* rows) const;
   void Free();
 
@@ -99,6 +101,7 @@ class Session {
   std::optional<WeightStore> weights_;
   std::optional<Workspace> workspace_;
   std::optional<Team> team_;
+  bool adaptive_ = false;
   int32_t last_rows_[2] = {};  // of the last step, by Rows
 };
 

@@ -52,7 +52,7 @@ bool Barrier::Wait() {
 }
 
 Team::Team(int32_t num_threads, bool oversubscribed, const std::atomic<bool>& cancelled)
-    : start_(oversubscribed ? 0 : kSpins) {
+    : alone_(1, 0, cancelled), start_(oversubscribed ? 0 : kSpins) {
   helpers_.reserve(static_cast<size_t>(num_threads) - 1);
   try {
     for (int32_t index = 1; index < num_threads; index++) helpers_.emplace_back(&Team::Help, this, index);
@@ -68,7 +68,13 @@ Team::~Team() {
   for (std::thread& helper : helpers_) helper.join();
 }
 
+bool Team::RunAlone(Task task, void* context) {
+  task(context, {0, 1}, alone_);
+  return alone_.Wait();
+}
+
 bool Team::Run(Task task, void* context) {
+  if (helpers_.empty()) return RunAlone(task, context);
   task_ = task;
   context_ = context;
   start_.Advance();

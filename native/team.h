@@ -57,6 +57,8 @@ class Team {
   // Runs task(context, part, barrier) on every thread; the caller is part 0. Returns what the barrier at its end does.
   using Task = void (*)(void* context, kernels::Part part, Barrier& barrier);
   bool Run(Task task, void* context);
+  // The same on the caller alone: for work too small to wake anybody.
+  bool RunAlone(Task task, void* context);
 
  private:
   void Help(int32_t index);
@@ -65,6 +67,7 @@ class Team {
   Task task_ = nullptr;  // null: leave
   void* context_ = nullptr;
   std::optional<Barrier> barrier_;
+  Barrier alone_;
 
   Signal start_;
   std::vector<std::thread> helpers_;

@@ -43,6 +43,7 @@ export interface NativeLoadRequest {
   readonly isa: string;
   readonly threads: number;
   readonly oversubscribed: boolean;
+  readonly adaptive: boolean;
 }
 
 /** Records, history, bias and mask of SamplingInputs, laid flat. */

@@ -6,7 +6,10 @@ import { engineError, NativeSession } from './native-session.js';
 import { type ThreadCount, threadCount } from './thread-count.js';
 
 export interface NativeCpuOptions {
-  /** Threads of a session, the one that leads them included: 1 … 256. Default: see `threadCount`. */
+  /**
+   * Threads of a session, the one that leads them included: 1 … 256. Default: see `threadCount`; steps too small to be
+   * worth several then use one.
+   */
   readonly threads?: number | undefined;
   /** Highest instruction set to use: scalar, avx2, avx512, neon. The variable ENGINE_CPU_ISA may lower it further. */
   readonly isa?: string | undefined;
@@ -30,6 +33,7 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
     const expected = `a whole number from 1 to ${MAX_THREADS}`;
     throw new EngineError('OPTION_INVALID', { option: 'threads', value: options.threads, expected });
   }
+  const adaptive = options.threads === undefined;
   const oversubscribed = threads > Math.min(available.processors, available.quota ?? Infinity);
   const load: Backend['load'] = async (plan, weights, limits, signal) => {
     const aborted = () => new EngineError('ABORTED', {}, { cause: signal?.reason });
@@ -38,7 +42,7 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
     const handle = new addon.Session();
     const onAbort = () => void handle.dispose();
     signal?.addEventListener('abort', onAbort, { once: true });
-    const failure = await handle.load({ ...encoded, isa, threads, oversubscribed });
+    const failure = await handle.load({ ...encoded, isa, threads, oversubscribed, adaptive });
     signal?.removeEventListener('abort', onAbort);
     if (failure || signal?.aborted) {
       await handle.dispose();

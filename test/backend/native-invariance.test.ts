@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/backend/backend.js';
-import { nativeCpuBackend } from '../../src/backend/native.js';
+import { type NativeCpuOptions, nativeCpuBackend } from '../../src/backend/native.js';
 import { ReferenceInterpreter } from '../../src/backend/reference.js';
 import { type OpCase, writeWeights } from './case-builder.js';
 import { expectClose } from './compare.js';
@@ -18,11 +18,7 @@ const variants = [
 ];
 
 /** Logits of all steps, one after another. */
-async function logitsOf(
-  variant: OpCase,
-  steps: readonly Batch[],
-  options: { isa: string; threads: number },
-): Promise<Float32Array> {
+async function logitsOf(variant: OpCase, steps: readonly Batch[], options: NativeCpuOptions): Promise<Float32Array> {
   const session = await nativeCpuBackend(options).load(variant.plan, writeWeights(variant, folder), variant.limits);
   const logits: number[] = [];
   for (const batch of steps) logits.push(...(await session.step(batch, { logits: true })).logits!);
@@ -46,9 +42,9 @@ describe.skipIf(notBuilt)(`a tiny Llama on native kernels${notBuilt ?? ''}`, () 
       const expected = await logitsOf(variant, once, { isa: 'scalar', threads: 1 });
       expect(expected.every((value) => Number.isFinite(value))).toBe(true);
       for (const isa of isas) {
-        for (const threads of [1, 2, 3]) {
+        for (const threads of [1, 2, 3, undefined]) {
           const logits = await logitsOf(variant, schedules[name]!, { isa, threads });
-          expectClose(logits, expected, 0, `${isa}, ${threads} threads`);
+          expectClose(logits, expected, 0, `${isa}, ${threads ?? 'by default some'} threads`);
         }
       }
     });

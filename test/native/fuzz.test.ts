@@ -122,7 +122,15 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
     for (let round = 0; round < rounds; round++) {
       const handle = new addon.Session();
       const threads = 1 + below(2);
-      const request = { words: mutate(words), names, files, isa: 'avx2', threads, oversubscribed: false };
+      const request = {
+        words: mutate(words),
+        names,
+        files,
+        isa: 'avx2',
+        threads,
+        oversubscribed: false,
+        adaptive: false,
+      };
       const failure = await handle.load(request);
       tally(counts, failure ?? (await step(handle, inputs)));
       await handle.dispose();
@@ -134,7 +142,9 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
     const { addon } = loadNativeAddon();
     const encoded = encodePlan(model.plan, writeWeights(model, folder), model.limits);
     const handle = new addon.Session();
-    expect(await handle.load({ ...encoded, isa: 'avx2', threads: 2, oversubscribed: false })).toBeUndefined();
+    expect(
+      await handle.load({ ...encoded, isa: 'avx2', threads: 2, oversubscribed: false, adaptive: false }),
+    ).toBeUndefined();
     const counts = new Map<string, number>();
     for (let round = 0; round < 5 * rounds; round++) {
       const name = inputNames[below(inputNames.length)]!;
