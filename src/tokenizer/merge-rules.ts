@@ -2,7 +2,6 @@ import { PairTable } from './pair-table.js';
 
 /** Positions in the queue's keys take the low 31 bits, ranks the 21 above: together a float64 integer. */
 const RANK_UNIT = 2 ** 31;
-export const MAX_RANK = 2 ** 21 - 1;
 /** Symbols up to which work space is kept; a longer text gets its own and gives it back. */
 const WORD = 1024;
 
@@ -30,7 +29,7 @@ export class MergeRules {
     this.#rules = new PairTable(expectedSize);
   }
 
-  /** @param rank 0 to MAX_RANK; the lowest goes first. */
+  /** @param rank 0 to 2^21 - 1; the lowest goes first. */
   add(left: number, right: number, rank: number, result: number): void {
     this.#rules.add(left, right, this.#ranks.length);
     this.#ranks.push(rank);

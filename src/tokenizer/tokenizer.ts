@@ -80,8 +80,11 @@ export class Tokenizer {
     return this.#parts.added.specialTexts;
   }
 
-  /** Token ids of a text. Lone surrogates are read as U+FFFD. */
+  /** Token ids of a text. Lone surrogates are read as U+FFFD. Throws OPTION_INVALID if it is no text. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
+    if (typeof text !== 'string') {
+      throw new EngineError('OPTION_INVALID', { option: 'text', value: text, expected: 'a string' });
+    }
     const { frame } = this.#parts;
     const { addSpecialTokens = true, parseSpecial = false } = options;
     const ids: number[] = addSpecialTokens ? [...frame.prefixIds] : [];

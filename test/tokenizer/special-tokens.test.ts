@@ -62,6 +62,13 @@ test('text that is not well-formed is read as U+FFFD', () => {
   }
 });
 
+test('what is no text is refused', async () => {
+  const tokenizer = byteTokenizer([]);
+  for (const value of [undefined, null, 7, ['a']]) {
+    await expectEngineError(() => tokenizer.encode(value as never), 'OPTION_INVALID', 'text');
+  }
+});
+
 test('ids outside of the vocabulary are refused, with their place', async () => {
   const tokenizer = byteTokenizer([]);
   await expectEngineError(() => tokenizer.decode([1, 2, 256]), 'TOKEN_ID_INVALID', '256', 'index 2', '255');
