@@ -1,6 +1,6 @@
 import { exp32, log32 } from './float-math.js';
 import { philox } from './reference-philox.js';
-import type { SamplingRecord } from './reference-sampling.js';
+import type { SamplingRecord } from './sampling.js';
 
 /** Steps 6 to 11 of the sampling op (reference-sampling.ts): which tokens survive, and which of them is drawn. */
 const { fround } = Math;

@@ -1,7 +1,7 @@
 import type { Csr, SamplingInputs, StepResult } from './backend.js';
 import { exp32, log32 } from './float-math.js';
 import { chooseByNoise, filterSurvivors } from './reference-filters.js';
-import { LOGPROBS, SAMPLE, SAMPLING_WORDS, type SamplingField, samplingFields } from './sampling.js';
+import { LOGPROBS, readRecord, SAMPLE, SAMPLING_WORDS, type SamplingRecord } from './sampling.js';
 
 /**
  * The definition of the sampling op. All arithmetic is float32, each operation rounded, unless float64 is said; exp and
@@ -9,20 +9,6 @@ import { LOGPROBS, SAMPLE, SAMPLING_WORDS, type SamplingField, samplingFields } 
  * the same logits, bit for bit.
  */
 const { fround } = Math;
-
-/** One decoded row of `Batch.sampling`. */
-export type SamplingRecord = Readonly<Record<SamplingField, number>>;
-
-/** Record `index` of [numRows, SAMPLING_WORDS] words. */
-export function readRecord(sampling: Int32Array, index: number): SamplingRecord {
-  const words = sampling.slice(index * SAMPLING_WORDS, (index + 1) * SAMPLING_WORDS);
-  const floats = new Float32Array(words.buffer);
-  const entries = Object.entries(samplingFields).map(([name, kind], i) => [
-    name,
-    (kind === 'f32' ? floats : words)[i]!,
-  ]);
-  return Object.fromEntries(entries) as SamplingRecord;
-}
 
 /** What one row is sampled with, besides its logits. */
 export interface SamplingRow {

@@ -45,6 +45,20 @@ export const samplingIndex = Object.freeze(Object.fromEntries(names.map((name, i
   Record<SamplingField, number>
 >;
 
+/** One decoded row of `Batch.sampling`. */
+export type SamplingRecord = Readonly<Record<SamplingField, number>>;
+
+/** Record `index` of [numRows, SAMPLING_WORDS] words. */
+export function readRecord(sampling: Int32Array, index: number): SamplingRecord {
+  const words = sampling.slice(index * SAMPLING_WORDS, (index + 1) * SAMPLING_WORDS);
+  const floats = new Float32Array(words.buffer);
+  const entries = Object.entries(samplingFields).map(([name, kind], i) => [
+    name,
+    (kind === 'f32' ? floats : words)[i]!,
+  ]);
+  return Object.fromEntries(entries) as SamplingRecord;
+}
+
 /** Flags: choose a token for this row. */
 export const SAMPLE = 1;
 /** Flags: report log-probabilities. */
