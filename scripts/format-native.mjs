@@ -2,9 +2,13 @@
 import { execFileSync } from 'node:child_process';
 
 const write = process.argv.includes('--write');
-const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', 'native', 'kernels'], {
-  encoding: 'utf8',
-})
+const files = execFileSync(
+  'git',
+  ['ls-files', '--cached', '--others', '--exclude-standard', 'native', 'kernels', 'test'],
+  {
+    encoding: 'utf8',
+  },
+)
   .split('\n')
   .filter((file) => /\.(h|cc|cu|inc)$/.test(file));
 if (files.length > 0) {

@@ -1,0 +1,499 @@
+// Prints a hash of the output of every kernel on fixed inputs, one case per line: a machine, an emulator or an
+// instruction set computes what another does if the lines are equal (kernel-digest.test.ts). Cases are computed whole
+// and in three parts; if these differ the program says so and exits with 1.
+//
+//     kernel_digest [LIMIT]        the highest instruction set up to LIMIT; its name is the first line
+//     kernel_digest --isa [LIMIT]  the name only
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace {
+
+using namespace engine::kernels;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// splitmix64 (Steele, Lea, Flood 2014), and values made of its bits exactly: no library function may come between.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t bits() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+  }
+  int32_t below(int32_t count) { return static_cast<int32_t>((bits() >> 32) % static_cast<uint32_t>(count)); }
+  // −1 … 1 in steps of 2^−23
+  float value() { return static_cast<float>(static_cast<int32_t>(bits() >> 40) - (1 << 23)) * 0x1p-23f; }
+  float pick(std::initializer_list<float> values) { return values.begin()[below(static_cast<int32_t>(values.size()))]; }
+
+ private:
+  uint64_t state_;
+};
+
+// Memory of exactly this size, so that a sanitizer sees every overrun, aligned as a session's is.
+template <class T>
+class Array {
+ public:
+  explicit Array(size_t size) : size_(size), data_(new(kAlignment) T[size]()) {}
+  T* data() const { return data_.get(); }
+  size_t size() const { return size_; }
+  T& operator[](size_t i) const { return data_.get()[i]; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Delete {
+    void operator()(T* data) const { operator delete[](data, kAlignment); }
+  };
+  size_t size_;
+  std::unique_ptr<T[], Delete> data_;
+};
+
+Array<float> random_floats(Random& random, size_t size, float spread = 1.0f) {
+  Array<float> values(size);
+  for (size_t i = 0; i < size; i++) values[i] = random.value() * spread;
+  return values;
+}
+
+// Zeros, subnormal and huge numbers, infinities, NaN, the ends of exp's range, among ordinary ones.
+Array<float> special_floats(Random& random, size_t size) {
+  Array<float> values = random_floats(random, size, 20.0f);
+  for (size_t i = 0; i < size; i += 2) {
+    values[i] = random.pick({0.0f,      -0.0f,      0x1p-149f, -0x1p-140f, 0x1p-126f,  3.4e38f,   -3.4e38f,
+                             kInfinity, -kInfinity, kNaN,      87.33654f,  -87.33655f, 88.37626f, 88.37627f,
+                             65519.0f,  65520.0f,   1e-30f,    -1e-30f,    0x1p-24f,   0x1p-25f});
+  }
+  return values;
+}
+
+// FNV-1a over words. All NaNs count as one: which NaN an operation gives is the processor's choice (IEEE 754, 6.2.3).
+class Hash {
+ public:
+  void add_word(uint32_t word) {
+    for (int shift = 0; shift < 32; shift += 8) state_ = (state_ ^ (word >> shift & 0xff)) * 0x100000001b3;
+  }
+  void add(const Array<float>& values) {
+    for (size_t i = 0; i < values.size(); i++) {
+      uint32_t word;
+      memcpy(&word, &values[i], sizeof word);
+      add_word(values[i] == values[i] ? word : 0x7fc00000);
+    }
+  }
+  void add_f16(const Array<uint8_t>& bytes) {
+    for (size_t i = 0; i < bytes.size(); i += 2) {
+      const uint32_t word = bytes[i] | static_cast<uint32_t>(bytes[i + 1]) << 8;
+      add_word((word & 0x7fff) > 0x7c00 ? 0x7e00 : word);
+    }
+  }
+  template <class Integer>
+  void add(const Array<Integer>& values) {
+    for (size_t i = 0; i < values.size(); i++) add_word(static_cast<uint32_t>(values[i]));
+  }
+  uint64_t state() const { return state_; }
+
+ private:
+  uint64_t state_ = 0xcbf29ce484222325;
+};
+
+const Kernels* kernels = nullptr;
+bool consistent = true;
+
+using Run = std::function<void(const std::function<void(const std::function<void(Part)>&)>& in_parts, Hash& hash)>;
+
+// `run` makes its outputs, hands the kernel call to in_parts, and hashes the outputs.
+void digest(const std::string& name, const Run& run) {
+  uint64_t states[2];
+  for (int i = 0; i < 2; i++) {
+    Hash hash;
+    const int32_t count = i == 0 ? 1 : 3;
+    run(
+        [count](const std::function<void(Part)>& kernel) {
+          for (int32_t index = 0; index < count; index++) kernel({index, count});
+        },
+        hash);
+    states[i] = hash.state();
+  }
+  printf("%s: %016" PRIx64 "\n", name.c_str(), states[0]);
+  if (states[0] != states[1]) {
+    consistent = false;
+    fprintf(stderr, "%s differs in three parts: %016" PRIx64 "\n", name.c_str(), states[1]);
+  }
+}
+
+std::string text(const char* format, auto... values) {
+  char line[200];
+  snprintf(line, sizeof line, format, values...);
+  return line;
+}
+
+// --- weights
+
+struct Weight {
+  Array<uint8_t> bytes;
+  Matrix matrix;
+};
+
+// Random codes and scales. The float16 factors lie in the first or last four bytes of a block: without the top bit of
+// their exponent they are below 2.
+Weight random_weight(Random& random, DType dtype, int32_t rows, int32_t columns) {
+  const DTypeTraits traits = dtype_traits(dtype);
+  const auto block_bytes = static_cast<size_t>(traits.block_bytes);
+  const size_t row_bytes = static_cast<size_t>(columns / traits.block_size) * block_bytes;
+  Array<uint8_t> bytes(static_cast<size_t>(rows) * row_bytes);
+  for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<uint8_t>(random.bits());
+  for (size_t block = 0; block < bytes.size(); block += block_bytes) {
+    const auto small = [&](size_t at) { bytes[block + at] &= 0xbf; };
+    small(block_bytes - 1);
+    if (traits.block_size > 1) {
+      small(block_bytes - 3);
+      small(1);
+      small(3);
+    }
+  }
+  Matrix matrix = {bytes.data(), dtype, rows, columns, row_bytes};
+  return {std::move(bytes), matrix};
+}
+
+constexpr int32_t kLastDType = 63;
+
+// Calls f for every storage type there is.
+void for_each_dtype(const std::function<void(DType, int32_t block_size)>& f) {
+  for (int32_t id = 0; id <= kLastDType; id++) {
+    const auto dtype = static_cast<DType>(id);
+    if (const int32_t block_size = dtype_traits(dtype).block_size; block_size > 0) f(dtype, block_size);
+  }
+}
+
+// An odd number of blocks, more than the kernels handle at once.
+int32_t some_columns(int32_t block_size) { return block_size == 1 ? 517 : block_size == 32 ? 544 : 768; }
+
+void digest_embeddings() {
+  for_each_dtype([](DType dtype, int32_t block_size) {
+    Random random(1);
+    const int32_t columns = some_columns(block_size);
+    const Weight table = random_weight(random, dtype, 19, columns);
+    const int32_t ids[] = {3, 18, 0, 3, 7};
+    const Array<float> start = random_floats(random, 5 * static_cast<size_t>(columns));
+    digest(text("embed type %d", static_cast<int>(dtype)), [&](auto in_parts, Hash& hash) {
+      Array<float> out(5 * static_cast<size_t>(columns));
+      in_parts([&](Part part) { kernels->embed(out.data(), table.matrix, ids, 5, part); });
+      hash.add(out);
+    });
+    digest(text("add_rows type %d", static_cast<int>(dtype)), [&](auto in_parts, Hash& hash) {
+      Array<float> x(start.size());
+      memcpy(x.data(), start.data(), start.size() * sizeof(float));
+      in_parts([&](Part part) { kernels->add_rows(x.data(), table.matrix, ids, 5, part); });
+      hash.add(x);
+    });
+    digest(text("dequantize_row type %d", static_cast<int>(dtype)), [&](auto, Hash& hash) {
+      Array<float> out(static_cast<size_t>(columns));
+      dequantize_row(out.data(), dtype, table.matrix.data, columns);
+      hash.add(out);
+    });
+  });
+}
+
+struct Quantized {
+  Array<int8_t> codes;
+  Array<float> scales;
+  Array<int32_t> sums;
+  Quantized(size_t rows, size_t columns, size_t chunk)
+      : codes(rows * columns), scales(rows * columns / chunk), sums(rows * columns / kSumGroup) {}
+  QuantizedRows rows(int32_t chunk, int32_t columns) const {
+    return {codes.data(), scales.data(), sums.data(), chunk, columns};
+  }
+};
+
+void digest_quantize_rows() {
+  for (const int32_t chunk : {32, 256}) {
+    const int32_t columns = 5 * chunk;
+    Random random(2);
+    for (const bool special : {false, true}) {
+      const size_t size = 7 * static_cast<size_t>(columns);
+      Array<float> x = special ? special_floats(random, size) : random_floats(random, size, 30.0f);
+      if (special) {  // otherwise every chunk has a NaN
+        for (size_t i = 0; i < size; i++) {
+          if (i / static_cast<size_t>(chunk) % 2 == 0 && !(x[i] < 3e38f && x[i] > -3e38f)) x[i] = 0.0f;
+        }
+      }
+      digest(text("quantize_rows chunk %d%s", chunk, special ? " special" : ""), [&](auto in_parts, Hash& hash) {
+        const Quantized out(7, static_cast<size_t>(columns), static_cast<size_t>(chunk));
+        in_parts([&](Part part) { kernels->quantize_rows(out.rows(chunk, columns), x.data(), 7, part); });
+        hash.add(out.codes);
+        hash.add(out.scales);
+        hash.add(out.sums);
+      });
+    }
+  }
+}
+
+void digest_linear() {
+  for_each_dtype([](DType dtype, int32_t block_size) {
+    const int32_t columns = some_columns(block_size);
+    for (const int32_t rows : {1, 69, 33}) {
+      for (const int32_t tokens : {1, 2, 3, 5, 12}) {
+        Random random(3);
+        const Weight weight = random_weight(random, dtype, rows, columns);
+        const size_t x_size = static_cast<size_t>(tokens) * static_cast<size_t>(columns);
+        const Array<float> x = random_floats(random, x_size);
+        const Array<float> bias = random_floats(random, static_cast<size_t>(rows));
+        const Array<uint8_t> scratch(scratch_bytes(tokens, columns, 1, 1));
+        for (const bool q8 : {false, true}) {
+          if (q8 && block_size == 1) continue;
+          const Quantized codes(static_cast<size_t>(tokens), static_cast<size_t>(columns),
+                                static_cast<size_t>(block_size));
+          const QuantizedRows q = codes.rows(block_size, columns);
+          if (q8) kernels->quantize_rows(q, x.data(), tokens, {0, 1});
+          const auto name =
+              text("linear %s type %d, %d rows, %d tokens", q8 ? "q8" : "f32", static_cast<int>(dtype), rows, tokens);
+          digest(name, [&](auto in_parts, Hash& hash) {
+            Array<float> out(static_cast<size_t>(tokens) * static_cast<size_t>(rows));
+            in_parts([&](Part part) {
+              kernels->linear({.out = out.data(),
+                               .x = x.data(),
+                               .q = q8 ? &q : nullptr,
+                               .num_rows = tokens,
+                               .weight = weight.matrix,
+                               .bias = tokens % 2 == 1 ? bias.data() : nullptr,
+                               .scratch = scratch.data()},
+                              part);
+            });
+            hash.add(out);
+          });
+        }
+      }
+    }
+  });
+}
+
+// --- elementwise
+
+void digest_elementwise() {
+  for (const int32_t columns : {1, 15, 64, 133}) {
+    for (const bool special : {false, true}) {
+      Random random(4);
+      const int32_t rows = 7;
+      const size_t size = static_cast<size_t>(rows) * static_cast<size_t>(columns);
+      const Array<float> x = special ? special_floats(random, size) : random_floats(random, size, 5.0f);
+      const Array<float> y = random_floats(random, size, 2.0f);
+      const Array<float> bias = random_floats(random, static_cast<size_t>(columns));
+      const auto count = static_cast<int64_t>(size);
+      const auto pointwise = [&](const char* kernel, const std::function<void(float* out, Part part)>& call) {
+        digest(text("%s %d columns%s", kernel, columns, special ? " special" : ""), [&](auto in_parts, Hash& hash) {
+          Array<float> out(size);
+          memcpy(out.data(), y.data(), size * sizeof(float));
+          in_parts([&](Part part) { call(out.data(), part); });
+          hash.add(out);
+        });
+      };
+      pointwise("rms_norm", [&](float* out, Part part) {
+        kernels->rms_norm(out, x.data(), bias.data(), rows, columns, 1e-5f, part);
+      });
+      pointwise("layer_norm", [&](float* out, Part part) {
+        kernels->layer_norm(out, x.data(), y.data(), bias.data(), rows, columns, 1e-5f, part);
+      });
+      pointwise("layer_norm without bias", [&](float* out, Part part) {
+        kernels->layer_norm(out, x.data(), y.data(), nullptr, rows, columns, 1e-5f, part);
+      });
+      pointwise("silu_mul", [&](float* out, Part part) { kernels->silu_mul(out, x.data(), y.data(), count, part); });
+      pointwise("gelu tanh", [&](float* out, Part part) { kernels->gelu(out, x.data(), count, true, part); });
+      pointwise("gelu erf", [&](float* out, Part part) { kernels->gelu(out, x.data(), count, false, part); });
+      pointwise("add", [&](float* out, Part part) { kernels->add(out, x.data(), count, part); });
+    }
+  }
+}
+
+void digest_rope() {
+  for (const bool interleaved : {false, true}) {
+    for (const int32_t num_pairs : {1, 13, 32}) {
+      Random random(5);
+      const int32_t head_dim = 2 * num_pairs + 2;  // the last values are not rotated
+      const size_t size = 5 * 3 * static_cast<size_t>(head_dim);
+      const Array<float> x = random_floats(random, size, 4.0f);
+      const Array<float> cos = random_floats(random, 40 * static_cast<size_t>(num_pairs));
+      const Array<float> sin = random_floats(random, 40 * static_cast<size_t>(num_pairs));
+      const int32_t positions[] = {0, 39, 7, 8, 1};
+      digest(text("rope %d pairs%s", num_pairs, interleaved ? " interleaved" : ""), [&](auto in_parts, Hash& hash) {
+        Array<float> out(size);
+        memcpy(out.data(), x.data(), size * sizeof(float));
+        in_parts([&](Part part) {
+          kernels->rope({.x = out.data(),
+                         .positions = positions,
+                         .num_rows = 5,
+                         .width = 3 * head_dim,
+                         .head_dim = head_dim,
+                         .interleaved = interleaved,
+                         .table = {cos.data(), sin.data(), num_pairs}},
+                        part);
+        });
+        hash.add(out);
+      });
+    }
+  }
+}
+
+// --- attention
+
+struct AttentionCase {
+  int32_t num_heads;
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  int32_t block_size;
+  int32_t window;
+};
+
+// Three sequences: a prefill, one token after a long context, a chunk in the middle.
+constexpr int32_t kQueryStart[] = {0, 21, 22, 27};
+constexpr int32_t kContextLens[] = {21, 601, 300};
+constexpr int32_t kNumTokens = 27;
+
+void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
+  Random random(6);
+  const int32_t max_blocks = (601 + c.block_size - 1) / c.block_size;
+  const int32_t num_blocks = 3 * max_blocks;
+  const int32_t num_slots = num_blocks * c.block_size;
+  std::vector<int32_t> tables(static_cast<size_t>(num_blocks));
+  for (int32_t i = 0; i < num_blocks; i++) tables[static_cast<size_t>(i)] = i;
+  for (int32_t i = num_blocks - 1; i > 0; i--) {
+    std::swap(tables[static_cast<size_t>(i)], tables[static_cast<size_t>(random.below(i + 1))]);
+  }
+  std::vector<int32_t> slots(static_cast<size_t>(num_slots));
+  for (int32_t i = 0; i < num_slots; i++) slots[static_cast<size_t>(i)] = i % 50 == 49 ? -1 : num_slots - 1 - i;
+
+  const size_t kv_size = static_cast<size_t>(num_slots) * static_cast<size_t>(c.num_kv_heads * c.head_dim);
+  const size_t q_size = static_cast<size_t>(kNumTokens) * static_cast<size_t>(c.num_heads * c.head_dim);
+  const Array<float> k = random_floats(random, kv_size, 2.0f);
+  const Array<float> v = random_floats(random, kv_size, 2.0f);
+  const Array<float> q = random_floats(random, q_size, 2.0f);
+  const bool f16 = kv_dtype == KvDType::kF16;
+  const Array<uint8_t> keys(kv_size * (f16 ? 2 : 4));
+  const Array<uint8_t> values(keys.size());
+  const KvCache cache = {keys.data(), values.data(), kv_dtype, c.num_kv_heads, c.head_dim, c.block_size};
+  const auto name = text("heads %d/%d of %d, blocks of %d, window %d, %s", c.num_heads, c.num_kv_heads, c.head_dim,
+                         c.block_size, c.window, f16 ? "f16" : "f32");
+  digest("write_kv " + name, [&](auto in_parts, Hash& hash) {
+    memset(keys.data(), 0, keys.size());
+    memset(values.data(), 0, values.size());
+    in_parts([&](Part part) { kernels->write_kv({k.data(), v.data(), slots.data(), num_slots, cache}, part); });
+    hash.add_f16(keys);
+    hash.add_f16(values);
+  });
+  const Array<uint8_t> scratch(scratch_bytes(kNumTokens, 1, c.num_heads, c.head_dim));
+  digest("attention " + name, [&](auto in_parts, Hash& hash) {
+    Array<float> out(q_size);
+    in_parts([&](Part part) {
+      kernels->attention({.out = out.data(),
+                          .q = q.data(),
+                          .query_start = kQueryStart,
+                          .context_lens = kContextLens,
+                          .block_tables = tables.data(),
+                          .num_seqs = 3,
+                          .max_blocks = max_blocks,
+                          .num_heads = c.num_heads,
+                          .window = c.window,
+                          .scale = 0.125f,
+                          .cache = cache,
+                          .scratch = scratch.data()},
+                         part);
+    });
+    hash.add(out);
+  });
+}
+
+// --- sampling
+
+void digest_sample(int32_t vocab_size, int32_t trial, Random& random) {
+  const auto size = static_cast<size_t>(vocab_size);
+  const Array<float> logits =
+      trial % 8 == 7 ? special_floats(random, size) : random_floats(random, size, random.pick({0.0f, 1.0f, 20.0f}));
+  Array<int32_t> history(30);
+  for (size_t i = 0; i < history.size(); i++) history[i] = random.below(vocab_size);
+  const int32_t bias_ids[] = {0, vocab_size / 2, vocab_size - 1};
+  const float bias_values[] = {3.0f, -2.5f, trial % 3 == 0 ? -kInfinity : 1.0f};
+  Array<uint32_t> mask((size + 31) / 32);
+  for (size_t i = 0; i < mask.size(); i++) mask[i] = static_cast<uint32_t>(random.bits());
+  mask[0] |= 1;
+  const auto option = [&](std::initializer_list<float> values) { return random.pick(values); };
+  SamplingRow row = {};
+  row.logits = logits.data();
+  row.position = random.below(5000);
+  row.choice = random.below(4);
+  row.seed_low = static_cast<uint32_t>(random.bits());
+  row.seed_high = static_cast<uint32_t>(random.bits());
+  row.flags = kSample | kLogprobs;
+  row.temperature = option({0.0f, 0.1f, 0.8f, 1.0f, 3.0f});
+  row.top_k = static_cast<int32_t>(option({0.0f, 0.0f, 1.0f, 5.0f, 40.0f}));
+  row.top_p = option({1.0f, 1.0f, 0.3f, 0.95f});
+  row.min_p = option({0.0f, 0.0f, 0.05f, 0.5f});
+  row.typical_p = option({1.0f, 1.0f, 0.7f});
+  row.repetition_penalty = option({1.0f, 1.3f});
+  row.presence_penalty = option({0.0f, 0.5f});
+  row.frequency_penalty = option({0.0f, -0.2f});
+  row.history = history.data();
+  row.history_length = trial % 2 == 0 ? 30 : 0;
+  row.prompt_length = trial % 4 == 0 ? 10 : 0;
+  row.bias_ids = bias_ids;
+  row.bias_values = bias_values;
+  row.bias_length = vocab_size >= 3 && trial % 3 != 1 ? 3 : 0;
+  row.mask = trial % 5 == 4 ? mask.data() : nullptr;
+  row.num_top = vocab_size < 20 ? vocab_size : 20;
+
+  const Array<uint8_t> scratch(sample_scratch_bytes(vocab_size));
+  digest(text("sample %d tokens, trial %d", vocab_size, trial), [&](auto, Hash& hash) {
+    Array<int32_t> token(1);
+    Array<float> logprob(1);
+    Array<int32_t> top_ids(static_cast<size_t>(row.num_top));
+    Array<float> top_logprobs(static_cast<size_t>(row.num_top));
+    kernels->sample(
+        {row, vocab_size, scratch.data(), token.data(), logprob.data(), top_ids.data(), top_logprobs.data()});
+    hash.add(token);
+    hash.add(logprob);
+    hash.add(top_ids);
+    hash.add(top_logprobs);
+  });
+}
+
+void digest_all() {
+  digest_embeddings();
+  digest_quantize_rows();
+  digest_linear();
+  digest_elementwise();
+  digest_rope();
+  for (const KvDType kv_dtype : {KvDType::kF32, KvDType::kF16}) {
+    for (const AttentionCase& c : {AttentionCase{4, 4, 16, 16, 0}, AttentionCase{6, 2, 20, 4, 100},
+                                   AttentionCase{3, 1, 64, 32, 0}, AttentionCase{8, 2, 40, 7, 9}}) {
+      digest_attention(c, kv_dtype);
+    }
+  }
+  Random random(7);
+  for (const int32_t vocab_size : {1, 5, 61, 1000, 32003}) {
+    const int32_t num_trials = vocab_size == 1 || vocab_size > 1000 ? 8 : 40;
+    for (int32_t trial = 0; trial < num_trials; trial++) digest_sample(vocab_size, trial, random);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool name_only = argc > 1 && strcmp(argv[1], "--isa") == 0;
+  const int limit = name_only ? 2 : 1;
+  kernels = select(argc > limit ? argv[limit] : nullptr);
+  if (kernels == nullptr) {
+    fprintf(stderr, "unknown instruction set %s\n", argv[limit]);
+    return 2;
+  }
+  printf("%s\n", kernels->isa);
+  if (!name_only) digest_all();
+  return consistent ? 0 : 1;
+}
