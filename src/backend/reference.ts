@@ -7,9 +7,9 @@ import { add, gelu, layerNorm, type RopeAngles, rmsNorm, rope, siluMul } from '.
 import { linearFloat, linearInteger } from './reference-linear.js';
 import type { ReferenceMatrix } from './reference-matrix.js';
 import { createQuantisedRows, quantiseRows } from './reference-q8.js';
-import { readRecord, sampleRows } from './reference-sampling.js';
+import { sampleRows } from './reference-sampling.js';
 import { allocate, loadMatrices } from './reference-weights.js';
-import { SAMPLING_WORDS } from './sampling.js';
+import { readRecord, SAMPLING_WORDS } from './sampling.js';
 
 export interface ReferenceOptions {
   /**
