@@ -19,15 +19,16 @@ export function rulesFromMerges(
   if (merges.length > vocabularyLimits.merges)
     throw complain(`${merges.length} merges; at most ${vocabularyLimits.merges}`);
   const rules = new MergeRules(merges.length);
-  let joinedId: number | null = null;
+  let joinedId = -1;
   for (let rank = 0; rank < merges.length; rank++) {
-    const [left, right] = sidesOf(merges[rank], rank, complain);
-    const tail = right.startsWith(continuingPrefix) ? right.slice(continuingPrefix.length) : right;
-    const leftId = vocabulary.id(left);
-    const rightId = vocabulary.id(right);
-    joinedId = idOfJoined(vocabulary, left, tail, joinedId);
-    if (leftId === null || rightId === null || joinedId === null) {
-      const missing = leftId === null ? left : rightId === null ? right : left + tail;
+    const [merge, space] = partsOf(merges[rank], rank, complain);
+    const tail = space + 1 + (merge.startsWith(continuingPrefix, space + 1) ? continuingPrefix.length : 0);
+    const leftId = vocabulary.find(merge, 0, space);
+    const rightId = vocabulary.find(merge, space + 1);
+    joinedId = joinedIdOf(vocabulary, merge, space, tail, joinedId);
+    if (leftId < 0 || rightId < 0 || joinedId < 0) {
+      const left = merge.slice(0, space);
+      const missing = leftId < 0 ? left : rightId < 0 ? merge.slice(space + 1) : left + merge.slice(tail);
       throw complain(`merge ${rank} needs ${quoted(missing)}, which is no token`);
     }
     if (!isSpecial(joinedId)) rules.add(leftId, rightId, rank, joinedId);
@@ -35,24 +36,35 @@ export function rulesFromMerges(
   return rules;
 }
 
-/** The id of `left + right`. Most often it is that of the merge before or the next one: lists follow the vocabulary. */
-function idOfJoined(vocabulary: Vocabulary, left: string, right: string, before: number | null): number | null {
-  for (let id = before ?? 0; before !== null && id <= before + 1; id++) {
-    const text = vocabulary.text(id);
-    if (text?.length === left.length + right.length && text.startsWith(left) && text.endsWith(right)) return id;
-  }
-  return vocabulary.id(left + right);
-}
-
-function sidesOf(merge: unknown, rank: number, complain: Complain): readonly [string, string] {
+/** A merge as "left right", and where the space is. */
+function partsOf(merge: unknown, rank: number, complain: Complain): readonly [string, number] {
   if (typeof merge === 'string') {
-    const space = merge.indexOf(' ', 1); // the left side may itself be a space
-    if (space > 0 && space < merge.length - 1) return [merge.slice(0, space), merge.slice(space + 1)];
+    const space = merge.indexOf(' ', 1); // the left side may itself begin with a space
+    if (space > 0 && space < merge.length - 1) return [merge, space];
   } else if (Array.isArray(merge) && merge.length === 2) {
     const [left, right]: unknown[] = merge;
-    if (typeof left === 'string' && typeof right === 'string' && left !== '' && right !== '') return [left, right];
+    if (typeof left === 'string' && typeof right === 'string' && left !== '' && right !== '') {
+      return [`${left} ${right}`, left.length];
+    }
   }
   throw complain(`merge ${rank} is not a pair of tokens`);
+}
+
+/**
+ * The id of merge[0, space) + merge[tail, end), or -1. Most often it is that of the merge before or the one after it,
+ * since merge lists follow the vocabulary.
+ */
+function joinedIdOf(vocabulary: Vocabulary, merge: string, space: number, tail: number, before: number): number {
+  for (let id = Math.max(0, before); id <= before + 1; id++) {
+    const text = vocabulary.text(id);
+    if (text === null || text.length !== space + merge.length - tail) continue;
+    let same = 0;
+    while (same < space && text.charCodeAt(same) === merge.charCodeAt(same)) same++;
+    while (same >= space && same < text.length && text.charCodeAt(same) === merge.charCodeAt(tail + same - space))
+      same++;
+    if (same === text.length) return id;
+  }
+  return vocabulary.find(merge.slice(0, space) + merge.slice(tail));
 }
 
 export interface ScoreRules {
@@ -79,14 +91,16 @@ export function rulesFromScores(
   const ranks = ranksOfScores(scores);
   const characters = new Map<string, number>();
   const partialCharacters: string[] = [];
-  const symbolOf = (text: string, length: number): number => {
-    const id = vocabulary.id(text);
-    if (id !== null && mayMerge(id)) return id;
-    if (length > 1) return -1;
-    let symbol = characters.get(text);
+  /** The symbol of text[start, end), or -1. */
+  const symbolOf = (text: string, start: number, end: number, isCharacter: boolean): number => {
+    const id = vocabulary.find(text, start, end);
+    if (id >= 0 && mayMerge(id)) return id;
+    if (!isCharacter) return -1;
+    const character = text.slice(start, end);
+    let symbol = characters.get(character);
     if (symbol === undefined) {
-      symbol = vocabulary.size + partialCharacters.push(text) - 1;
-      characters.set(text, symbol);
+      symbol = vocabulary.size + partialCharacters.push(character) - 1;
+      characters.set(character, symbol);
     }
     return symbol;
   };
@@ -95,17 +109,22 @@ export function rulesFromScores(
   for (let id = 0; id < vocabulary.size; id++) {
     const text = vocabulary.text(id);
     if (text === null || !mayMerge(id)) continue;
-    const tokenCharacters = Array.from(text);
-    if (tokenCharacters.length === 1) characters.set(text, id);
-    let split = 0;
-    for (let i = 1; i < tokenCharacters.length; i++) {
-      split += tokenCharacters[i - 1]!.length;
-      const left = symbolOf(text.slice(0, split), i);
-      const right = symbolOf(text.slice(split), tokenCharacters.length - i);
+    const first = widthAt(text, 0);
+    if (first === text.length) characters.set(text, id);
+    for (let split = first; split < text.length; ) {
+      const next = split + widthAt(text, split);
+      const left = symbolOf(text, 0, split, split === first);
+      const right = symbolOf(text, split, text.length, next === text.length);
       if (left >= 0 && right >= 0) rules.add(left, right, ranks[id]!, id);
+      split = next;
     }
   }
   return { rules, characters, partialCharacters };
+}
+
+/** Code units of the character there. */
+function widthAt(text: string, index: number): number {
+  return text.codePointAt(index)! > 0xffff ? 2 : 1;
 }
 
 /** [tokens] place of each score among the different scores, the highest first. */

@@ -1,13 +1,16 @@
 /**
  * A hash table from pairs of non-negative ints to a non-negative int: open addressing over one Int32Array.
  * A Map keyed by numbers or strings needs five times the memory and building time, which for a vocabulary of
- * 152k tokens decides whether a model loads in under a second.
+ * 152k tokens decides whether a model loads in under a second. The multipliers are random, so that nobody can prepare
+ * pairs that all collide.
  */
 export class PairTable {
   /** [capacity, 3]: left, right, value; left is -1 where a slot is free. */
   #slots: Int32Array;
   #mask: number;
   #size = 0;
+  readonly #leftMultiplier = (Math.random() * 2 ** 32) | 1;
+  readonly #rightMultiplier = (Math.random() * 2 ** 32) | 1;
 
   /** @param expectedSize entries it will hold; it grows beyond that. */
   constructor(expectedSize: number) {
@@ -41,7 +44,7 @@ export class PairTable {
   /** Index of the pair's slot, or of the free slot where it belongs. */
   #find(left: number, right: number): number {
     const slots = this.#slots;
-    let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
+    let hash = Math.imul(left, this.#leftMultiplier) ^ Math.imul(right, this.#rightMultiplier);
     hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
     let index = (hash ^ (hash >>> 13)) & this.#mask;
     for (;;) {

@@ -1,28 +1,26 @@
 import { type Complain, quoted } from './problem.js';
+import { TextTable } from './text-table.js';
 
 /** Caps on what a file may claim: four times the largest published vocabulary, and no token longer than a page. */
 export const vocabularyLimits = { tokens: 1 << 20, merges: (1 << 21) - 1, tokenLength: 1 << 14 } as const;
 
 /** Which texts have which ids. Ids may have gaps: models pad their embedding tables. */
 export class Vocabulary {
-  readonly #texts: (string | undefined)[]; // [size]
-  readonly #ids: Map<string, number>;
+  readonly #texts: (string | undefined)[] = []; // [size]
+  readonly #ids = new TextTable((id) => this.#texts[id]!);
 
-  private constructor(texts: (string | undefined)[], ids: Map<string, number>) {
-    this.#texts = texts;
-    this.#ids = ids;
-  }
+  private constructor() {}
 
   /** Token `i` of the list has id `i`. Throws TOKENIZER_INVALID if one is not text, too long, or there twice. */
   static fromList(tokens: readonly unknown[], complain: Complain): Vocabulary {
-    const vocabulary = new Vocabulary([], new Map());
+    const vocabulary = new Vocabulary();
     for (let id = 0; id < tokens.length; id++) vocabulary.add(tokens[id], id, complain);
     return vocabulary;
   }
 
   /** From an object of text to id, as tokenizer.json has it. Throws TOKENIZER_INVALID as fromList, or for a bad id. */
   static fromObject(object: Readonly<Record<string, unknown>>, complain: Complain): Vocabulary {
-    const vocabulary = new Vocabulary([], new Map());
+    const vocabulary = new Vocabulary();
     for (const text of Object.keys(object)) vocabulary.add(text, object[text], complain);
     return vocabulary;
   }
@@ -35,13 +33,13 @@ export class Vocabulary {
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocabularyLimits.tokens) {
       throw complain(`token ${quoted(text)} has id ${String(id)}; expected 0 to ${vocabularyLimits.tokens - 1}`);
     }
-    const other = this.#ids.get(text);
-    if (other !== undefined) throw complain(`token ${quoted(text)} has two ids, ${other} and ${id}`);
+    const other = this.#ids.find(text);
+    if (other >= 0) throw complain(`token ${quoted(text)} has two ids, ${other} and ${id}`);
     const holder = this.#texts[id];
     if (holder !== undefined) throw complain(`tokens ${quoted(holder)} and ${quoted(text)} have the same id ${id}`);
     while (this.#texts.length < id) this.#texts.push(undefined); // a sparse array would be a hash table
     this.#texts[id] = text;
-    this.#ids.set(text, id);
+    this.#ids.add(text, id);
   }
 
   /** One more than the largest id. */
@@ -56,6 +54,12 @@ export class Vocabulary {
 
   /** The id of a text as the file spells it, or null. */
   id(text: string): number | null {
-    return this.#ids.get(text) ?? null;
+    const id = this.#ids.find(text);
+    return id < 0 ? null : id;
+  }
+
+  /** The id of text[start, end), or -1; for callers that look up many parts of texts. */
+  find(text: string, start = 0, end = text.length): number {
+    return this.#ids.find(text, start, end);
   }
 }
