@@ -29,6 +29,11 @@ const table = {
     message: (p: { path: string; reason: string }) =>
       `cannot read ${p.path}: ${p.reason}; check that it is a readable file`,
   },
+  FILE_UNWRITABLE: {
+    status: 400,
+    blame: 'user',
+    message: (p: { path: string; reason: string }) => `cannot write ${p.path}: ${p.reason}; give another path`,
+  },
   MODEL_NOT_FOUND: {
     status: 404,
     blame: 'user',

@@ -1,5 +1,6 @@
 import { Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import type { CompletionRequest } from '../serving/completer.js';
 
 /** Reads a number; commander names the flag only in its own errors, so every flag brings its name. */
 function numberFor(flag: string) {
@@ -52,4 +53,102 @@ export function loadFlags(): Option[] {
       'q8',
     ]),
   ];
+}
+
+/** Values of the flags that decide how an answer is generated. */
+export interface SamplingFlags
+  extends Pick<
+    CompletionRequest,
+    | 'maxTokens'
+    | 'temperature'
+    | 'topK'
+    | 'topP'
+    | 'minP'
+    | 'typicalP'
+    | 'presencePenalty'
+    | 'frequencyPenalty'
+    | 'logitBias'
+    | 'seed'
+    | 'ignoreEos'
+  > {
+  readonly repeatPenalty?: number;
+  readonly stop?: readonly string[];
+}
+
+/** Flags of every command that generates text. */
+export function samplingFlags(): Option[] {
+  return [
+    number('-n, --max-tokens <n>', 'most tokens to generate; default (or -1): until the context is full'),
+    number('--temperature <t>', '0 is greedy; default 0.8'),
+    number('--top-k <k>', 'keep the k most likely tokens; 0 is off; default 40'),
+    number('--top-p <p>', 'keep the likeliest tokens that hold this probability; 1 is off; default 0.95'),
+    number('--min-p <p>', 'keep tokens this fraction as likely as the likeliest; 0 is off; default 0.05'),
+    number('--typical-p <p>', 'keep the most typical tokens that hold this probability; 1 is off; default 1'),
+    number('--repeat-penalty <x>', 'divides the logits of tokens seen before; 1 is off; default 1'),
+    number('--presence-penalty <x>', 'subtracted once from logits of generated tokens; default 0'),
+    number('--frequency-penalty <x>', 'subtracted per use from logits of generated tokens; default 0'),
+    new Option('--logit-bias <id:bias>', 'added to the logit of a token id; repeatable; -inf bans').argParser(
+      parseBias,
+    ),
+    number('--seed <n>', 'same seed, same tokens; default (or -1): random'),
+    repeatable('--stop <text>', 'end the answer before this text; repeatable'),
+    new Option('--ignore-eos', 'go on after the end-of-text token'),
+  ];
+}
+
+/** The options of a request that these flags stand for. */
+export function samplingRequest(flags: SamplingFlags): CompletionRequest {
+  return {
+    maxTokens: flags.maxTokens === -1 ? undefined : flags.maxTokens,
+    temperature: flags.temperature,
+    topK: flags.topK,
+    topP: flags.topP,
+    minP: flags.minP,
+    typicalP: flags.typicalP,
+    repetitionPenalty: flags.repeatPenalty,
+    presencePenalty: flags.presencePenalty,
+    frequencyPenalty: flags.frequencyPenalty,
+    logitBias: flags.logitBias,
+    seed: flags.seed === -1 ? undefined : flags.seed,
+    stop: flags.stop,
+    ignoreEos: flags.ignoreEos,
+  };
+}
+
+function parseBias(value: string, before: Record<number, number> | undefined): Record<number, number> {
+  const [, id, bias] = /^(\d+):(-inf|-?[\d.]+)$/i.exec(value) ?? [];
+  const number = bias?.toLowerCase() === '-inf' ? Number.NEGATIVE_INFINITY : Number(bias); // NaN if nothing matched
+  if (id !== undefined && !Number.isNaN(number)) return { ...before, [id]: number };
+  throw new EngineError('OPTION_INVALID', {
+    option: '--logit-bias',
+    value,
+    expected: 'id:bias, such as 42:-5 or 42:-inf',
+  });
+}
+
+export interface ChatFlags {
+  readonly system?: string;
+  readonly chatTemplate?: string;
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
+}
+
+/** Flags of every command that applies a chat template. */
+export function chatFlags(): Option[] {
+  return [
+    new Option('--system <text>', 'what the model is told before the conversation'),
+    new Option('--chat-template <path>', "Jinja file to use in place of the model's own chat template"),
+    new Option('--chat-template-kwargs <json>', 'more variables of the chat template, as a JSON object').argParser(
+      parseObject,
+    ),
+  ];
+}
+
+function parseObject(value: string): Record<string, unknown> {
+  try {
+    const object: unknown = JSON.parse(value);
+    if (typeof object === 'object' && object !== null && !Array.isArray(object)) return { ...object };
+  } catch {
+    // reported below
+  }
+  throw new EngineError('OPTION_INVALID', { option: '--chat-template-kwargs', value, expected: 'a JSON object' });
 }

@@ -1,33 +1,24 @@
-import { Command, Option } from 'commander';
+import { Command } from 'commander';
 import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
+import type { LoadOptions } from '../library/load-options.js';
 import type { Completion, CompletionRequest } from '../serving/completer.js';
-import { loadFlags, number, repeatable } from './flags.js';
-import { note, Output } from './output.js';
+import {
+  type ChatFlags,
+  chatFlags,
+  loadFlags,
+  number,
+  type SamplingFlags,
+  samplingFlags,
+  samplingRequest,
+} from './flags.js';
+import { note, Output, statistics } from './output.js';
 import { readPrompt } from './prompt.js';
 
-interface GenerateFlags {
-  readonly model?: string;
-  readonly backend?: 'auto';
-  readonly threads?: number;
-  readonly contextSize?: number;
-  readonly kvDtype?: 'f32';
-  readonly activations?: 'auto';
+interface GenerateFlags extends LoadOptions, SamplingFlags, Omit<ChatFlags, 'chatTemplate'> {
   readonly prompt?: string;
   readonly promptFile?: string;
-  readonly maxTokens?: number;
-  readonly temperature?: number;
-  readonly topK?: number;
-  readonly topP?: number;
-  readonly minP?: number;
-  readonly typicalP?: number;
-  readonly repeatPenalty?: number;
-  readonly presencePenalty?: number;
-  readonly frequencyPenalty?: number;
-  readonly logitBias?: Record<number, number>;
-  readonly seed?: number;
-  readonly stop?: readonly string[];
-  readonly ignoreEos?: boolean;
+  readonly chat?: boolean;
   readonly logprobs?: number;
   readonly stats?: boolean;
   readonly json?: boolean;
@@ -38,28 +29,12 @@ export function generateCommand(): Command {
     .description('complete a prompt; text goes to stdout as it is generated')
     .argument('[prompt]', 'text to continue; `-` reads stdin');
   for (const flag of loadFlags()) command.addOption(flag);
-  return command
+  command
     .option('-p, --prompt <text>', 'text to continue; `-` reads stdin')
     .option('--prompt-file <path>', 'file with the text to continue (one line break at its end is dropped)')
-    .addOption(number('-n, --max-tokens <n>', 'most tokens to generate; default (or -1): until the context is full'))
-    .addOption(number('--temperature <t>', '0 is greedy; default 0.8'))
-    .addOption(number('--top-k <k>', 'keep the k most likely tokens; 0 is off; default 40'))
-    .addOption(number('--top-p <p>', 'keep the likeliest tokens that hold this probability; 1 is off; default 0.95'))
-    .addOption(number('--min-p <p>', 'keep tokens this fraction as likely as the likeliest; 0 is off; default 0.05'))
-    .addOption(
-      number('--typical-p <p>', 'keep the most typical tokens that hold this probability; 1 is off; default 1'),
-    )
-    .addOption(number('--repeat-penalty <x>', 'divides the logits of tokens seen before; 1 is off; default 1'))
-    .addOption(number('--presence-penalty <x>', 'subtracted once from logits of generated tokens; default 0'))
-    .addOption(number('--frequency-penalty <x>', 'subtracted per use from logits of generated tokens; default 0'))
-    .addOption(
-      new Option('--logit-bias <id:bias>', 'added to the logit of a token id; repeatable; -inf bans').argParser(
-        parseBias,
-      ),
-    )
-    .addOption(number('--seed <n>', 'same seed, same tokens; default (or -1): random'))
-    .addOption(repeatable('--stop <text>', 'end the answer before this text; repeatable'))
-    .option('--ignore-eos', 'go on after the end-of-text token')
+    .option('--chat', "answer the prompt as a user's message, written with the model's chat template");
+  for (const flag of [...chatFlags(), ...samplingFlags()]) command.addOption(flag);
+  return command
     .addOption(number('--logprobs <n>', 'with --json: log-probabilities with n alternatives a token, at most 20'))
     .option('--stats', 'timings on stderr')
     .option('--json', 'print one JSON object instead of text')
@@ -74,9 +49,9 @@ async function generate(argument: string | undefined, flags: GenerateFlags): Pro
   const output = new Output();
   const { signal } = interrupt;
   try {
+    const request = requestOf(prompt, flags, signal);
     await using engine = await Engine.load({ ...flags, signal });
     if (engine.fallbackReason !== null) note(`engine: ${engine.fallbackReason}`);
-    const request = requestOf(prompt, flags, signal);
     const completion = await engine.complete(request, async ({ text }) => {
       if (!flags.json) await output.write(text);
       if (output.closed) interrupt.abort();
@@ -91,15 +66,17 @@ async function generate(argument: string | undefined, flags: GenerateFlags): Pro
 }
 
 function requestOf(prompt: string, flags: GenerateFlags, signal: AbortSignal): CompletionRequest {
-  const { repeatPenalty, maxTokens, seed, ...same } = flags;
-  return {
-    ...same,
-    prompt,
-    signal,
-    repetitionPenalty: repeatPenalty,
-    maxTokens: maxTokens === -1 ? undefined : maxTokens,
-    seed: seed === -1 ? undefined : seed,
-  };
+  const request = { ...samplingRequest(flags), logprobs: flags.logprobs, signal };
+  const { system, chatTemplateKwargs } = flags;
+  if (!flags.chat) {
+    for (const [option, value] of Object.entries({ system, chatTemplateKwargs, chatTemplate: flags.chatTemplate })) {
+      if (value !== undefined) throw new EngineError('OPTION_INVALID', { option, value, expected: '--chat with it' });
+    }
+    return { ...request, prompt };
+  }
+  const messages = [{ role: 'user', content: prompt }];
+  if (system !== undefined) messages.unshift({ role: 'system', content: system });
+  return { ...request, messages, chatTemplateKwargs };
 }
 
 /** The object of --json; its names are a promise (contracts.md). */
@@ -127,23 +104,4 @@ function report(engine: Engine, prompt: string, completion: Completion) {
     },
     ...(logprobs && { logprobs }),
   };
-}
-
-function statistics(engine: Engine, { usage, timings, finishReason }: Completion): string {
-  return [
-    `${engine.model.name} on ${engine.backend}, loaded in ${engine.loadMs.toFixed(0)} ms`,
-    `prompt  ${usage.promptTokens} tokens, ${timings.prefillTokensPerSecond.toFixed(1)} tokens/s, first token after ${timings.ttftMs.toFixed(1)} ms`,
-    `answer  ${usage.completionTokens} tokens, ${timings.decodeTokensPerSecond.toFixed(1)} tokens/s, finish reason ${finishReason}`,
-  ].join('\n');
-}
-
-function parseBias(value: string, before: Record<number, number> | undefined): Record<number, number> {
-  const [, id, bias] = /^(\d+):(-inf|-?[\d.]+)$/i.exec(value) ?? [];
-  const number = bias?.toLowerCase() === '-inf' ? Number.NEGATIVE_INFINITY : Number(bias); // NaN if nothing matched
-  if (id !== undefined && !Number.isNaN(number)) return { ...before, [id]: number };
-  throw new EngineError('OPTION_INVALID', {
-    option: '--logit-bias',
-    value,
-    expected: 'id:bias, such as 42:-5 or 42:-inf',
-  });
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { chatCommand } from './chat.js';
 import { doctorCommand } from './doctor.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
@@ -15,7 +16,7 @@ const program = new Command('engine')
   .description('Transformer inference in Node.js: generate text with models in GGUF or safetensors files')
   .version(version)
   .configureHelp({ showGlobalOptions: true });
-for (const command of [generateCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
+for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
   program.addCommand(command);
 for (const command of [program, ...program.commands])
   command.exitOverride().configureOutput({ writeErr: () => undefined });

@@ -1,4 +1,6 @@
 import { EngineError } from '../base/errors.js';
+import type { Engine } from '../library/engine.js';
+import type { Outcome } from '../serving/completer.js';
 
 /**
  * Writes to stdout, waiting while the reader is slow. A reader that has gone away (`| head`) is no error: `closed`
@@ -57,8 +59,9 @@ function messageOf(error: unknown): string {
 function inFlags(error: EngineError): string {
   if (error.code !== 'OPTION_INVALID') return error.message;
   const { option } = error.parameters as { option: string };
-  if (option.startsWith('-')) return error.message;
-  const flag = `--${option.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+  if (!/^[a-z]+$/i.test(option)) return error.message; // a flag or a command already
+  const name = option === 'repetitionPenalty' ? 'repeatPenalty' : option;
+  const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
   return flag + error.message.slice(option.length);
 }
 
@@ -74,4 +77,13 @@ export function formatBytes(bytes: number): string {
 export function formatTable(rows: readonly (readonly [name: string, value: string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join('');
+}
+
+/** What --stats writes. */
+export function statistics(engine: Engine, { usage, timings, finishReason }: Outcome): string {
+  return [
+    `${engine.model.name} on ${engine.backend}, loaded in ${engine.loadMs.toFixed(0)} ms`,
+    `prompt  ${usage.promptTokens} tokens, ${timings.prefillTokensPerSecond.toFixed(1)} tokens/s, first token after ${timings.ttftMs.toFixed(1)} ms`,
+    `answer  ${usage.completionTokens} tokens, ${timings.decodeTokensPerSecond.toFixed(1)} tokens/s, finish reason ${finishReason}`,
+  ].join('\n');
 }

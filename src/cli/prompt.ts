@@ -61,10 +61,38 @@ function tooLarge(path: string, size: number): EngineError {
 }
 
 function text(bytes: Buffer, what: string): string {
+  return decodeText(bytes, what)
+    .replace(/\r?\n$/, '')
+    .replace(/^\ufeff/, '');
+}
+
+/** Text of UTF-8 bytes, which begin at `start` of what they are part of. Throws TEXT_INVALID. */
+function decodeText(bytes: Buffer, what: string, start = 0): string {
   const decoded = bytes.toString('utf8');
   const invalid = firstInvalidByte(bytes, decoded);
-  if (invalid !== null) throw new EngineError('TEXT_INVALID', { what, offset: invalid });
-  return decoded.replace(/\r?\n$/, '').replace(/^\ufeff/, '');
+  if (invalid !== null) throw new EngineError('TEXT_INVALID', { what, offset: start + invalid });
+  return decoded;
+}
+
+/** Lines of stdin as they arrive, without their ends. Throws TEXT_INVALID, FILE_UNREADABLE for a line that is too long. */
+export async function* stdinLines(): AsyncGenerator<string, void> {
+  let rest: Buffer = Buffer.alloc(0);
+  let start = 0; // bytes before `rest`
+  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+    rest = Buffer.concat([rest, chunk]);
+    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
+      yield line(rest.subarray(0, end), start);
+      rest = rest.subarray(end + 1);
+      start += end + 1;
+    }
+    if (rest.length > MAX_PROMPT_BYTES) throw tooLarge('stdin', rest.length);
+  }
+  if (rest.length > 0) yield line(rest, start);
+}
+
+function line(bytes: Buffer, start: number): string {
+  const decoded = decodeText(bytes, 'stdin', start).replace(/\r$/, '');
+  return start === 0 ? decoded.replace(/^\ufeff/, '') : decoded;
 }
 
 /** Decoding replaces what is not UTF-8 by U+FFFD, so encoding again differs there first. */
