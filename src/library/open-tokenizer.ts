@@ -16,7 +16,9 @@ export function tokenizerOf(source: ModelSource): Tokenizer | null {
     return model === undefined || model === 'no_vocab' ? null : tokenizerFromGguf(source.metadata, source.path);
   }
   const path = source.tokenizerJson;
-  return path === undefined ? null : tokenizerFromJson(readTokenizerJson(path), source.tokenizerConfig, path);
+  return path === undefined
+    ? null
+    : tokenizerFromJson(readTokenizerJson(path), source.tokenizerConfig, path, source.generationConfig);
 }
 
 /** The tokenizer of a model file or folder; no weights are read. Throws TOKENIZER_MISSING and what openModel throws. */

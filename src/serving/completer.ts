@@ -182,7 +182,7 @@ export class TextCompleter implements Completer {
   }
 
   #logprobs(token: SampledToken): TokenLogprobs {
-    const named = (id: number, logprob: number) => ({ id, token: this.tokenizer?.tokenText(id) ?? '', logprob });
+    const named = (id: number, logprob: number) => ({ id, token: this.tokenizer?.pieceText(id) ?? '', logprob });
     return {
       ...named(token.id, token.logprob ?? Number.NaN),
       top: token.top.map(({ id, logprob }) => named(id, logprob)),
