@@ -217,6 +217,9 @@ ENGINE_INLINE U8x32 load_half(const uint8_t* p) {
   const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return {_mm256_inserti128_si256(_mm256_setzero_si256(), half, 0)};
 }
+ENGINE_INLINE U8x32 load_halves(const uint8_t* p, const uint8_t* q) {
+  return {_mm256_inserti128_si256(load_half(p).v, _mm_loadu_si128(reinterpret_cast<const __m128i*>(q)), 1)};
+}
 ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 ENGINE_INLINE U8x32 load_nibbles(const uint8_t* p) {
   const __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -231,6 +234,7 @@ ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
   return {_mm256_slli_epi16(a.v, kBits)};
 }
 ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { return {_mm256_or_si256(a.v, b.v)}; }
+ENGINE_INLINE U8x32 operator^(U8x32 a, U8x32 b) { return {_mm256_xor_si256(a.v, b.v)}; }
 ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
   int32_t word;
   memcpy(&word, p, sizeof word);

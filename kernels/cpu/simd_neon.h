@@ -183,6 +183,7 @@ struct U8x32 {
 };
 ENGINE_INLINE U8x32 load_bytes(const uint8_t* p) { return {{vld1q_u8(p), vld1q_u8(p + 16)}}; }
 ENGINE_INLINE U8x32 load_half(const uint8_t* p) { return {{vld1q_u8(p), vdupq_n_u8(0)}}; }
+ENGINE_INLINE U8x32 load_halves(const uint8_t* p, const uint8_t* q) { return {{vld1q_u8(p), vld1q_u8(q)}}; }
 ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) {
   vst1q_u8(p, a.v[0]);
   vst1q_u8(p + 16, a.v[1]);
@@ -200,6 +201,7 @@ ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
   return {{vshlq_n_u8(a.v[0], kBits), vshlq_n_u8(a.v[1], kBits)}};
 }
 ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { return {{vorrq_u8(a.v[0], b.v[0]), vorrq_u8(a.v[1], b.v[1])}}; }
+ENGINE_INLINE U8x32 operator^(U8x32 a, U8x32 b) { return {{veorq_u8(a.v[0], b.v[0]), veorq_u8(a.v[1], b.v[1])}}; }
 ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
   const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
   const auto half = [&](const uint8_t* bytes) {

@@ -183,6 +183,8 @@ struct U8x32 {
 ENGINE_INLINE U8x32 load_bytes(const uint8_t* p) { ENGINE_BYTES(p[i]); }
 // 16 bytes, then zeros.
 ENGINE_INLINE U8x32 load_half(const uint8_t* p) { ENGINE_BYTES(i < 16 ? p[i] : 0); }
+// 16 bytes from each of two places.
+ENGINE_INLINE U8x32 load_halves(const uint8_t* p, const uint8_t* q) { ENGINE_BYTES(i < 16 ? p[i] : q[i - 16]); }
 ENGINE_INLINE void store_bytes(uint8_t* p, U8x32 a) { memcpy(p, a.lane, sizeof a.lane); }
 // The low nibbles of 16 bytes, then the high ones.
 ENGINE_INLINE U8x32 load_nibbles(const uint8_t* p) { ENGINE_BYTES(i < 16 ? p[i] & 15 : p[i - 16] >> 4); }
@@ -194,6 +196,7 @@ ENGINE_INLINE U8x32 shift_left_bytes(U8x32 a) {
   ENGINE_BYTES(a.lane[i] << kBits);
 }
 ENGINE_INLINE U8x32 operator|(U8x32 a, U8x32 b) { ENGINE_BYTES(a.lane[i] | b.lane[i]); }
+ENGINE_INLINE U8x32 operator^(U8x32 a, U8x32 b) { ENGINE_BYTES(a.lane[i] ^ b.lane[i]); }
 // Byte i is `value` if bit i of the 4 bytes at p is set, else 0.
 ENGINE_INLINE U8x32 expand_bits(const uint8_t* p, uint8_t value) {
   ENGINE_BYTES((p[i / 8] >> (i % 8)) & 1 ? value : 0);
