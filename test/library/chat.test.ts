@@ -5,11 +5,14 @@ import type { ModelSource } from '../../src/formats/hub.js';
 import { openModel } from '../../src/formats/hub.js';
 import { Engine } from '../../src/library/engine.js';
 import { chatTemplateOf } from '../../src/library/open-chat-template.js';
+import { openTokenizer } from '../../src/library/open-tokenizer.js';
+import { ChatTemplate } from '../../src/tokenizer/chat-template.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { tinyTemplate, writeTinyChatModel } from '../cli/tiny-chat-model.js';
 import { expectEngineError } from '../formats/engine-error.js';
 import { ggufSource, safetensorsSource } from '../model/sources.js';
 import { tinyLlama, writeCheckpoint } from '../model/tiny-checkpoint.js';
+import { itWithData } from '../shared-data.js';
 
 const folder = temporaryFolder();
 const model = writeTinyChatModel(join(folder, 'tiny.gguf'));
@@ -142,5 +145,24 @@ describe('the chat template of a model', () => {
     const template = chatTemplateOf(await openModel(checkpoint), null)!;
     const refused = () => template.render([...messages, ...messages]);
     await expectEngineError(refused, 'CHAT_TEMPLATE_REFUSED', 'chat_template.jinja', 'alternate');
+  });
+});
+
+describe('the beginning of a chat', () => {
+  const vocabulary = 'tokenizers/llamacpp_vocab/ggml-vocab-llama-spm.gguf';
+  itWithData(vocabulary, 'is one beginning of text for GGUF, whether the template writes it or not', async (path) => {
+    const tokenizer = await openTokenizer(path);
+    const idsOf = (template: string) => {
+      const { bosId } = tokenizer;
+      const bosToken = tokenizer.tokenText(bosId!);
+      return [
+        ...tokenizer.encodeChat(
+          ChatTemplate.parse(template, { bosToken }, path).prompt(messages, {}, tokenizer.specialTexts),
+        ),
+      ];
+    };
+    const ids = idsOf('{{ messages[0].content }}');
+    expect(ids).toEqual([...tokenizer.encode('hi')]);
+    expect(idsOf('{{ bos_token }}{{ messages[0].content }}')).toEqual(ids);
   });
 });
