@@ -11,8 +11,9 @@
 //   I32x16   load_i32 store_i32 splat_i32 zero_i32  + − · (low 32 bits) & | ^ max_i32 mul_high_u32
 //            shift_left<N> shift_right<N> (logical) shift_right_signed<N> sum_i32 max_lane_i32 store_i8
 //   both     to_float to_int (nearest even) as_float as_int (bit casts)
-//   U8x32    load_bytes load_half load_halves store_bytes load_nibbles field shift_left_bytes | ^ expand_bits lookup
-//   (weight codes) Mask16   less less_equal equal  less_i32 equal_i32  &  select any bits
+//   U8x32    load_bytes load_half load_halves store_bytes load_nibbles field shift_left_bytes  | ^  expand_bits
+//            lookup (codes of weights)
+//   Mask16   less less_equal equal  less_i32 equal_i32  &  select any bits
 //
 // This header is compiled once per instruction set (isa.cc). Everything is in an anonymous namespace: inline functions
 // with one name but different machine code would be merged by the linker into whichever it saw first.
