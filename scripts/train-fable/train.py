@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Train fable (or fable-draft) on plain text, on a CPU, within a budget of minutes.
 
-    python3 train.py --train train-*.txt.gz --valid valid.txt --out run --minutes 80
-    python3 train.py ... --resume run/last.pt --minutes 20 --decay-minutes 20 --sequence 1024 --batch 4
+    python3 train.py --train train-*.txt.gz --valid valid.txt --out run --minutes 60
+    python3 train.py ... --resume run/last.pt --minutes 20 --rate 1 0 --sequence 1024 --batch 4
 
-The learning rate warms up, stays constant, and falls in a straight line to zero over the
-last --decay-minutes of the budget ("warmup, stable, decay"). A run without a decay can be
-cut at any time; a decay can start from any checkpoint. Checkpoints hold weights, optimiser
-state, counters and the position in the data, and are renamed into place, never half-written.
+One run is one phase of "warmup, stable, decay": the learning rate moves in a straight line
+from --lr times the first --rate to --lr times the second over the run's minutes. A constant
+phase (1 1, the default) can be cut at any time, and a decay can start from any checkpoint.
+Checkpoints hold weights, optimiser state, counters and the position in the data, and are
+renamed into place, never half-written.
 """
 import argparse
 import math
@@ -112,7 +113,8 @@ def main():
     parser.add_argument("--preset", default="fable", choices=PRESETS, help="model shape")
     parser.add_argument("--resume", help="checkpoint to go on from")
     parser.add_argument("--minutes", type=float, default=60, help="budget of this run, wall-clock minutes")
-    parser.add_argument("--decay-minutes", type=float, default=0, help="final minutes in which the rate falls to 0")
+    parser.add_argument("--rate", type=float, nargs=2, default=[1, 1], metavar=("FROM", "TO"),
+                        help="learning rate at the start and at the end of this run, as fractions of --lr")
     parser.add_argument("--sequence", type=int, default=256, help="tokens per window")
     parser.add_argument("--batch", type=int, default=16, help="windows per step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (update RMS per weight, as AdamW's)")
@@ -169,8 +171,8 @@ def main():
         signal.signal(number, lambda *_: stopping.append(True))
     begun = logged = saved = evaluated = time.monotonic()
     total, count, logged_tokens = 0.0, 0, tokens
-    while (left := args.minutes - (time.monotonic() - begun) / 60) > 0 and not stopping:
-        rate = min(1, (step + 1) / args.warmup, left / args.decay_minutes if args.decay_minutes else 1)
+    while (done := (time.monotonic() - begun) / 60 / args.minutes) < 1 and not stopping:
+        rate = min(1, (step + 1) / args.warmup) * (args.rate[0] + (args.rate[1] - args.rate[0]) * done)
         for optim in optims:
             for group in optim.param_groups:
                 group["lr"] = args.lr * rate
