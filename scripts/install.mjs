@@ -34,7 +34,9 @@ function buildAddon() {
     ...(hasCompiler() ? [] : ['a C++20 compiler']),
   ];
   if (missing.length > 0) {
-    withoutAddon(`${missing.join(' and ')} not found; ${toolsHint()}, then run npm rebuild engine-ts`);
+    withoutAddon(
+      `${missing.join(' and ')} not found; ${toolsHint()}, then run ${isClone ? 'npm install' : 'npm rebuild engine-ts'}`,
+    );
     return;
   }
   forgetMovedBuild();
