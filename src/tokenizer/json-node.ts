@@ -1,5 +1,8 @@
 import type { Complain } from './problem.js';
 
+/** Objects and lists around a value, far above what any tokenizer needs; whoever reads them may recurse. */
+const MAX_DEPTH = 100;
+
 /** A value inside a tokenizer file, with where it lies: whatever is wrong is reported by its place. */
 export class JsonNode {
   constructor(
@@ -7,7 +10,10 @@ export class JsonNode {
     /** Keys from the top of the file, for messages ("model.unk_token"). */
     readonly where: string,
     readonly complain: Complain,
-  ) {}
+    private readonly depth = 0,
+  ) {
+    if (depth > MAX_DEPTH) throw complain(`values are nested more than ${MAX_DEPTH} deep`);
+  }
 
   /** Absent and null are the same thing, as in every writer of these files. */
   get isAbsent(): boolean {
@@ -17,7 +23,7 @@ export class JsonNode {
   /** A member of an object; an absent one if there is no such member. Throws if this is no object. */
   member(key: string): JsonNode {
     const object = this.object();
-    return new JsonNode(Object.hasOwn(object, key) ? object[key] : undefined, join(this.where, key), this.complain);
+    return this.inner(Object.hasOwn(object, key) ? object[key] : undefined, join(this.where, key));
   }
 
   object(): Readonly<Record<string, unknown>> {
@@ -35,7 +41,11 @@ export class JsonNode {
   }
 
   items(maxLength: number): JsonNode[] {
-    return this.list(maxLength).map((value, i) => new JsonNode(value, `${this.where}[${i}]`, this.complain));
+    return this.list(maxLength).map((value, i) => this.inner(value, `${this.where}[${i}]`));
+  }
+
+  private inner(value: unknown, where: string): JsonNode {
+    return new JsonNode(value, where, this.complain, this.depth + 1);
   }
 
   text(): string {

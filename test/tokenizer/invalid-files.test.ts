@@ -51,6 +51,7 @@ describe('tokenizer.json: what is wrong is named', () => {
     ['an unknown post-processor', { ...valid, post_processor: { type: 'Odd' } }, ['post-processor Odd']],
     ['an unknown decoder', { ...valid, decoder: { type: 'CTC' } }, ['decoder CTC']],
     ['a broken pattern', { ...valid, pre_tokenizer: split('(') }, ['pattern', '"("']],
+    ['steps within steps without end', { ...valid, normalizer: nested(100_000) }, ['nested', '100']],
     ['an endless pattern', { ...valid, pre_tokenizer: split('a'.repeat(30_000)) }, ['30000']],
     [
       'a frame of ids outside',
@@ -72,6 +73,12 @@ describe('tokenizer.json: what is wrong is named', () => {
     );
   });
 });
+
+function nested(depth: number): object {
+  let normalizer: object = { type: 'NFC' };
+  for (let i = 0; i < depth; i++) normalizer = { type: 'Sequence', normalizers: [normalizer] };
+  return normalizer;
+}
 
 function split(pattern: string): object {
   return { type: 'Split', pattern: { Regex: pattern }, behavior: 'Isolated', invert: false };
