@@ -9,6 +9,8 @@ test('20,000 mutated headers are read or refused with an EngineError, soon and w
     expect(accepted[format]).toBeGreaterThan(50);
     expect(refused[`${format} FORMAT_INVALID`]).toBeGreaterThan(500);
   }
+  expect(accepted.tokenizer).toBeGreaterThan(500);
+  expect(refused['tokenizer TOKENIZER_INVALID']).toBeGreaterThan(500);
   expect(refused['gguf FORMAT_LIMIT']).toBeGreaterThan(100);
   expect(refused['gguf DTYPE_UNSUPPORTED']).toBeGreaterThan(0);
 });

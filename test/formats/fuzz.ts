@@ -5,6 +5,9 @@ import { ggufLimits, readGguf } from '../../src/formats/gguf.js';
 import { parseJsonObject } from '../../src/formats/json.js';
 import type { TensorInfo } from '../../src/formats/model-file.js';
 import { readSafetensors } from '../../src/formats/safetensors.js';
+import { tokenizerFromGguf } from '../../src/tokenizer/from-gguf.js';
+import { tokenizerFromJson } from '../../src/tokenizer/from-json.js';
+import { mutated, tokenizerJsons, tokenizerMetadata, use } from '../tokenizer/mutation.js';
 import { list, typed, writeGguf } from './gguf-writer.js';
 import { mutate, Random } from './mutation.js';
 import { writeSafetensors } from './safetensors-writer.js';
@@ -166,6 +169,31 @@ const targets: readonly Target[] = [
     ],
     read(bytes) {
       readAll(new Fields('config.json', parseJsonObject('config.json', bytes)));
+    },
+  },
+  {
+    name: 'tokenizer',
+    seeds: tokenizerJsons.map((json) => Buffer.from(JSON.stringify(json))),
+    read(bytes, random) {
+      const fraction = () => random.next() / 2 ** 32;
+      const several = (value: unknown) => {
+        for (let i = random.below(4); i >= 0; i--) value = mutated(value, fraction);
+        return value;
+      };
+      switch (random.below(4)) {
+        case 0: {
+          const entries = Object.entries(several(random.pick(tokenizerMetadata)) ?? {});
+          const keys = new Map(entries.map(([key, value]) => [`tokenizer.ggml.${key}`, value]));
+          return use(tokenizerFromGguf(keys, 'fuzz.gguf'));
+        }
+        case 1:
+          return use(tokenizerFromJson(parseJsonObject('tokenizer.json', bytes), {}, 'tokenizer.json'));
+        default: {
+          const json = several(random.pick(tokenizerJsons));
+          const config = several({ bos_token: '<x>', add_bos_token: true, eos_token: { content: 'a' } });
+          return use(tokenizerFromJson(json, random.pick([{}, config]), 'tokenizer.json'));
+        }
+      }
     },
   },
 ];
