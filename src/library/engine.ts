@@ -115,7 +115,7 @@ export class Engine implements AsyncDisposable {
 
   /** Logits after each token, [tokenIds.length, vocabSize] row-major. Throws TOKEN_ID_INVALID, PROMPT_TOO_LONG, ABORTED. */
   async logits(tokenIds: ArrayLike<number>, options: { readonly signal?: AbortSignal } = {}): Promise<Float32Array> {
-    return this.#loop.logits(this.#completer.promptIds({ tokenIds }), options.signal);
+    return this.#loop.logits(this.#completer.promptIds({ tokenIds }, this.contextSize), options.signal);
   }
 
   /** Ends all requests with DISPOSED and frees everything. A second call does nothing. */

@@ -107,24 +107,21 @@ export class TextCompleter implements Completer {
 
   /**
    * Token ids of a request's prompt, checked. Throws PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_ID_INVALID, TOKENIZER_MISSING,
-   * CHAT_TEMPLATE_MISSING and what ChatTemplate.prompt throws, OPTION_INVALID.
+   * CHAT_TEMPLATE_MISSING and what ChatTemplate.prompt throws, OPTION_INVALID. The default limit in tokens leaves a
+   * position for the first generated token.
    */
-  promptIds(request: PromptRequest): Int32Array {
-    const { vocabSize, limits } = this.loop;
+  promptIds(request: PromptRequest, limit = this.loop.limits.contextSize - 1): Int32Array {
+    const { vocabSize } = this.loop;
     const { prompt, messages, tokenIds } = request;
     if ([prompt, messages, tokenIds].filter((given) => given !== undefined).length !== 1) {
       const expected = 'exactly one of prompt, messages and token ids';
       throw new EngineError('OPTION_INVALID', { option: 'prompt', value: prompt, expected });
     }
-    let ids: Int32Array;
-    if (prompt !== undefined) ids = this.#encode(prompt);
-    else if (messages !== undefined) ids = this.#encodeChat(messages, request);
-    else ids = checkedIds(tokenIds!, vocabSize);
+    const ids = tokenIds ?? (prompt !== undefined ? this.#encode(prompt) : this.#encodeChat(messages!, request));
     if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
-    // One position must be left for the first generated token.
-    const limit = limits.contextSize - 1;
     if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
-    return ids;
+    checkIds(ids, vocabSize);
+    return Int32Array.from(ids);
   }
 
   async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
@@ -181,8 +178,13 @@ export class TextCompleter implements Completer {
     return this.tokenizer.encodeChat(this.chatTemplate.prompt(messages, options, this.tokenizer.specialTexts));
   }
 
+  /** Empty for ids that have no token: models pad their vocabularies. */
+  #pieceText(id: number): string {
+    return this.tokenizer !== null && id < this.tokenizer.vocabSize ? this.tokenizer.pieceText(id) : '';
+  }
+
   #logprobs(token: SampledToken): TokenLogprobs {
-    const named = (id: number, logprob: number) => ({ id, token: this.tokenizer?.pieceText(id) ?? '', logprob });
+    const named = (id: number, logprob: number) => ({ id, token: this.#pieceText(id), logprob });
     return {
       ...named(token.id, token.logprob ?? Number.NaN),
       top: token.top.map(({ id, logprob }) => named(id, logprob)),
@@ -210,13 +212,13 @@ export async function collect(
   return { text, tokenIds, ...(logprobs.length > 0 && { logprobs }), ...outcome };
 }
 
-function checkedIds(tokenIds: ArrayLike<number>, vocabSize: number): Int32Array {
+function checkIds(tokenIds: ArrayLike<number>, vocabSize: number): void {
   for (let index = 0; index < tokenIds.length; index++) {
     const id = tokenIds[index]!;
-    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
       throw new EngineError('TOKEN_ID_INVALID', { id, index, vocabSize });
+    }
   }
-  return Int32Array.from(tokenIds);
 }
 
 function resolveMaxTokens(maxTokens: number | undefined, room: number): number {

@@ -75,6 +75,13 @@ describe.each(['native-cpu', 'reference'] as const)('Engine on %s', (backend) =>
     await expect(engine.complete({ prompt: prompt.repeat(4) })).rejects.toMatchObject({ code: 'PROMPT_TOO_LONG' });
   });
 
+  it('gives logits for a whole context, and no more', async () => {
+    await using engine = await Engine.load({ backend, contextSize: 20 });
+    const ids = Array.from({ length: 21 }, (_, i) => 100 + i);
+    expect(await engine.logits(ids.slice(1))).toHaveLength(20 * engine.model.vocabSize);
+    await expect(engine.logits(ids)).rejects.toMatchObject({ code: 'PROMPT_TOO_LONG' });
+  });
+
   it('refuses wrong requests without harm to others', async () => {
     await using engine = await Engine.load({ backend });
     await expect(engine.complete({ prompt: '' })).rejects.toMatchObject({ code: 'PROMPT_EMPTY' });
