@@ -21,6 +21,8 @@ for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), insp
 for (const command of [program, ...program.commands])
   command.exitOverride().configureOutput({ writeErr: () => undefined });
 
+process.stderr.on('error', () => undefined); // there is nowhere left to report it
+
 try {
   if (process.argv.length <= 2) program.outputHelp();
   else await program.parseAsync();

@@ -3,8 +3,9 @@ import type { Engine } from '../library/engine.js';
 import type { Outcome } from '../serving/completer.js';
 
 /**
- * Writes to stdout, waiting while the reader is slow. A reader that has gone away (`| head`) is no error: `closed`
- * turns true and the rest is dropped.
+ * Writes to stdout, waiting while the reader is slow. When nothing more can be written, `closed` turns true and the rest
+ * is dropped. A reader that has gone away (`| head`) is no error; any other reason, such as a full disk, is reported and
+ * decides the exit code.
  */
 export class Output {
   closed = false;
@@ -12,7 +13,8 @@ export class Output {
   constructor(readonly stream: NodeJS.WriteStream = process.stdout) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
       this.closed = true;
-      if (error.code !== 'EPIPE') throw error;
+      if (error.code === 'EPIPE') return;
+      process.exitCode = reportError(new EngineError('FILE_UNWRITABLE', { path: 'stdout', reason: error.message }));
     });
   }
 

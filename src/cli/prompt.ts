@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { createReadStream } from 'node:fs';
 import { EngineError } from '../base/errors.js';
 
 /** Bytes; far beyond any context, and it keeps a wrong file from filling the memory. */
@@ -26,14 +26,12 @@ export async function readPrompt({ argument, prompt, promptFile }: PromptSources
   if (literal === undefined && promptFile === undefined && process.stdin.isTTY) {
     throw new EngineError('PROMPT_EMPTY', {});
   }
-  return text(await stdinBytes(), 'stdin');
+  return text(await limitedBytes(process.stdin, 'stdin'), 'stdin');
 }
 
 async function fileBytes(path: string): Promise<Buffer> {
   try {
-    const { size } = await stat(path);
-    if (size > MAX_PROMPT_BYTES) throw tooLarge(path, size);
-    return await readFile(path);
+    return await limitedBytes(createReadStream(path), path);
   } catch (error) {
     if (error instanceof EngineError) throw error;
     const { code, message } = error as NodeJS.ErrnoException;
@@ -42,21 +40,22 @@ async function fileBytes(path: string): Promise<Buffer> {
   }
 }
 
-async function stdinBytes(): Promise<Buffer> {
+/** Counts what arrives, because pipes and devices have no size. */
+async function limitedBytes(stream: AsyncIterable<Buffer>, what: string): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of process.stdin as AsyncIterable<Buffer>) {
+  for await (const chunk of stream) {
     size += chunk.length;
-    if (size > MAX_PROMPT_BYTES) throw tooLarge('stdin', size);
+    if (size > MAX_PROMPT_BYTES) throw tooLarge(what);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
 }
 
-function tooLarge(path: string, size: number): EngineError {
+function tooLarge(path: string): EngineError {
   return new EngineError('FILE_UNREADABLE', {
     path,
-    reason: `${size} bytes are more than a prompt may have (${MAX_PROMPT_BYTES})`,
+    reason: `it has more than the ${MAX_PROMPT_BYTES} bytes that a prompt may have`,
   });
 }
 
@@ -85,7 +84,7 @@ export async function* stdinLines(): AsyncGenerator<string, void> {
       rest = rest.subarray(end + 1);
       start += end + 1;
     }
-    if (rest.length > MAX_PROMPT_BYTES) throw tooLarge('stdin', rest.length);
+    if (rest.length > MAX_PROMPT_BYTES) throw tooLarge('stdin');
   }
   if (rest.length > 0) yield line(rest, start);
 }

@@ -35,12 +35,14 @@ export class EngineLoop {
   /** Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one step. */
   submit(request: TokenRequest): TokenStream {
     const sequence = new Sequence(request.promptIds, request.maxTokens, request.sampling);
-    const stream = new TokenStream(() => this.#cancel(sequence));
+    const stream = new TokenStream(() => {
+      done();
+      this.#cancel(sequence);
+    });
     const onAbort = () => {
       if (stream.finishReason === null) stream.end('abort');
       this.#cancel(sequence);
     };
-    request.signal?.addEventListener('abort', onAbort, { once: true });
     const done = () => request.signal?.removeEventListener('abort', onAbort);
     const sink: Sink = {
       started: () => {
@@ -69,6 +71,7 @@ export class EngineLoop {
       },
     };
     this.#start(sequence, sink);
+    request.signal?.addEventListener('abort', onAbort, { once: true });
     if (request.signal?.aborted) onAbort();
     return stream;
   }
@@ -82,7 +85,6 @@ export class EngineLoop {
         this.#cancel(sequence);
         reject(new EngineError('ABORTED', {}));
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       const done = () => signal?.removeEventListener('abort', onAbort);
       this.#start(sequence, {
         started: () => undefined,
@@ -100,6 +102,7 @@ export class EngineLoop {
           reject(error);
         },
       });
+      signal?.addEventListener('abort', onAbort, { once: true });
       if (signal?.aborted) onAbort();
     });
   }
@@ -125,9 +128,7 @@ export class EngineLoop {
     );
     this.#sinks.set(sequence, sink);
     this.#scheduler.add(sequence);
-    this.#running ??= this.#run().finally(() => {
-      this.#running = null;
-    });
+    this.#running ??= this.#run();
   }
 
   #cancel(sequence: Sequence): void {
@@ -144,23 +145,27 @@ export class EngineLoop {
   async #run(): Promise<void> {
     await Promise.resolve(); // requests submitted together start in one batch
     while (!this.#scheduler.isIdle) {
-      const parts = this.#scheduler.schedule();
-      const { batch, rows } = buildBatch(parts, this.limits.blockSize);
-      const sinks = parts.map(({ sequence }) => this.#sinks.get(sequence)!);
-      for (const sink of sinks) sink.started();
-      let result: StepResult;
       try {
-        result = await this.session.step(batch, { logits: parts.some(({ sequence }) => sequence.sampling === null) });
+        await this.#step();
       } catch (error) {
         this.#failAll(error);
-        return;
       }
-      parts.forEach(({ sequence, numTokens }, i) => {
-        if (!this.#sinks.has(sequence)) return; // cancelled while the step ran
-        sequence.numComputedTokens += numTokens;
-        if (sinks[i]!.accept(rowsOf(rows, sequence), result)) this.#cancel(sequence);
-      });
     }
+    this.#running = null; // before anyone who waits for a result can submit another request
+  }
+
+  async #step(): Promise<void> {
+    const parts = this.#scheduler.schedule();
+    const { batch, rows } = buildBatch(parts, this.limits.blockSize);
+    const sinks = parts.map(({ sequence }) => this.#sinks.get(sequence)!);
+    for (const sink of sinks) sink.started();
+    const wantsLogits = parts.some(({ sequence }) => sequence.sampling === null);
+    const result = await this.session.step(batch, { logits: wantsLogits });
+    parts.forEach(({ sequence, numTokens }, i) => {
+      if (!this.#sinks.has(sequence)) return; // cancelled while the step ran
+      sequence.numComputedTokens += numTokens;
+      if (sinks[i]!.accept(rowsOf(rows, sequence), result)) this.#cancel(sequence);
+    });
   }
 }
 

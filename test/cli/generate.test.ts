@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -120,6 +120,22 @@ describe('engine generate', () => {
     expect(stdout).toHaveLength(5);
     expect(stderr).toBe('');
   });
+
+  const full = '/dev/full'; // every write fails as on a full disk
+  it.skipIf(!existsSync(full)).each([[[]], [['--json']]])(
+    'says in one line that the answer cannot be written (%j)',
+    async (more) => {
+      const { code, stderr } = await runCli(['generate', 'Once', '-n', '400', ...more], { stdout: full });
+      expect(stderr).toMatch(/^engine: \[FILE_UNWRITABLE\] cannot write stdout: ENOSPC.*\n$/);
+      expect(code).toBe(2);
+    },
+  );
+
+  it.skipIf(!existsSync(full))('answers even if statistics cannot be written', async () => {
+    const { code, stdout } = await runCli(['generate', 'Once', '-n', '5', '--stats'], { stderr: full });
+    expect(stdout).not.toBe('');
+    expect(code).toBe(0);
+  });
 });
 
 describe('engine generate answers wrong input with one line and exit code 2:', () => {
@@ -133,7 +149,13 @@ describe('engine generate answers wrong input with one line and exit code 2:', (
   const empty = join(folder, 'empty.gguf');
   writeFileSync(empty, '');
 
-  const cases: [name: string, args: string[], message: RegExp, input?: Uint8Array][] = [
+  type Case = [name: string, args: string[], message: RegExp, input?: Uint8Array];
+  const endless: Case = [
+    'an endless prompt file',
+    ['--prompt-file', '/dev/zero'],
+    /\[FILE_UNREADABLE\].*67108864 bytes/,
+  ];
+  const cases: Case[] = [
     ['a missing model', ['hi', '-m', join(folder, 'none.gguf')], /\[FILE_NOT_FOUND\].*none\.gguf/],
     ['a folder without a model', ['hi', '-m', folder], /\[MODEL_\w+\]/],
     ['a truncated model', ['hi', '-m', truncated], /\[FORMAT_INVALID\].*truncated\.gguf/],
@@ -144,6 +166,7 @@ describe('engine generate answers wrong input with one line and exit code 2:', (
     ['an empty stdin', [], /\[PROMPT_EMPTY\]/],
     ['a missing prompt file', ['--prompt-file', join(folder, 'none.txt')], /\[FILE_NOT_FOUND\].*none\.txt/],
     ['a folder as prompt file', ['--prompt-file', folder], /\[FILE_UNREADABLE\].*directory/],
+    ...(existsSync('/dev/zero') ? [endless] : []),
     ['invalid UTF-8 on stdin', [], /\[TEXT_INVALID\] stdin .* byte 3/, Uint8Array.of(97, 98, 99, 0xff, 100)],
     ['half a character at the end of stdin', [], /\[TEXT_INVALID\] stdin .* byte 1/, Uint8Array.of(97, 0xe2, 0x82)],
     ['a prompt longer than the context', ['word '.repeat(3000)], /\[PROMPT_TOO_LONG\].*1023/],

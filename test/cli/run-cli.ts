@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -15,6 +15,9 @@ export interface RunOptions {
   /** Written to stdin, which is then closed. */
   readonly input?: string | Uint8Array;
   readonly env?: Record<string, string>;
+  /** Files that get the output instead of the result. */
+  readonly stdout?: string;
+  readonly stderr?: string;
   /** Called when the first text arrives on stdout. */
   readonly onFirstOutput?: (kill: (signal: NodeJS.Signals) => void) => void;
 }
@@ -22,20 +25,25 @@ export interface RunOptions {
 /** Runs the compiled program as a user would. */
 export function runCli(args: readonly string[], options: RunOptions = {}): Promise<Run> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [main, ...args], { env: { ...process.env, ...options.env } });
+    const files = [options.stdout, options.stderr].map((path) => (path === undefined ? null : openSync(path, 'w')));
+    const child = spawn(process.execPath, [main, ...args], {
+      env: { ...process.env, ...options.env },
+      stdio: ['pipe', files[0] ?? 'pipe', files[1] ?? 'pipe'],
+    });
+    for (const file of files) if (file !== null) closeSync(file);
     let stdout = '';
     let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       if (stdout === '') options.onFirstOutput?.((signal) => child.kill(signal));
       stdout += text;
     });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       stderr += text;
     });
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
-    child.stdin.on('error', () => undefined); // the program may end before it reads
-    child.stdin.end(options.input ?? '');
+    child.stdin?.on('error', () => undefined); // the program may end before it reads
+    child.stdin?.end(options.input ?? '');
   });
 }
 

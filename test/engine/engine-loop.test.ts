@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
 import { EngineLoop } from '../../src/engine/engine-loop.js';
 import { resolveSampling } from '../../src/engine/sampler.js';
@@ -101,6 +102,18 @@ describe('engine loop', () => {
     expect(await ids(loop.submit(request(prompt(60), 4)))).toHaveLength(4);
   });
 
+  it('leaves nothing on a signal that outlives its requests, however they end', async () => {
+    const { loop } = setUp();
+    const { signal } = new AbortController();
+    for await (const _ of loop.submit(request(prompt(2), 50, { signal }))) break;
+    await ids(loop.submit(request(prompt(2), 3, { signal })));
+    await loop.logits(Int32Array.of(1, 2), signal);
+    await loop.dispose();
+    expect(() => loop.submit(request(prompt(2), 3, { signal }))).toThrow('disposed');
+    await expect(loop.logits(Int32Array.of(1, 2), signal)).rejects.toThrow('disposed');
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+
   it('collects the logits of every prompt token, over several steps and beside other requests', async () => {
     const { loop } = setUp();
     const other = ids(loop.submit(request(prompt(5), 9)));
@@ -109,6 +122,12 @@ describe('engine loop', () => {
     for (let i = 0; i < 11; i++) expect(logits[i * VOCAB + 3]).toBe(i + 1);
     expect(await other).toEqual(expectedTokens(prompt(5), 9));
     loop.checkIntegrity();
+  });
+
+  it('takes a request that is made the moment the last one ends', async () => {
+    const { loop } = setUp();
+    await loop.logits(Int32Array.of(1, 2));
+    expect(await ids(loop.submit(request(prompt(3), 2)))).toEqual(expectedTokens(prompt(3), 2));
   });
 
   it('fails every request when a step fails, and goes on with the next ones', async () => {
