@@ -85,7 +85,8 @@ export class GgufVocabulary {
 
   /** The model's name, lower case; some models are recognised by nothing else. */
   get modelName(): string {
-    return String(this.#metadata.get('general.name') ?? '').toLowerCase();
+    const name = this.#metadata.get('general.name');
+    return typeof name === 'string' ? name.toLowerCase() : '';
   }
 
   #value(key: string): unknown {

@@ -31,7 +31,9 @@ export class Vocabulary {
       throw complain(`token ${quoted(text)} has ${text.length} characters, more than ${vocabularyLimits.tokenLength}`);
     }
     if (typeof id !== 'number' || !Number.isInteger(id) || id < 0 || id >= vocabularyLimits.tokens) {
-      throw complain(`token ${quoted(text)} has id ${String(id)}; expected 0 to ${vocabularyLimits.tokens - 1}`);
+      // An object may lack toString, or nest deeper than it goes.
+      const shown = typeof id === 'object' ? 'an object' : String(id).slice(0, 60);
+      throw complain(`token ${quoted(text)} has id ${shown}; expected 0 to ${vocabularyLimits.tokens - 1}`);
     }
     const other = this.#ids.find(text);
     if (other >= 0) throw complain(`token ${quoted(text)} has two ids, ${other} and ${id}`);

@@ -19,6 +19,7 @@ describe('tokenizer.json: what is wrong is named', () => {
     ['no vocabulary', { model: { type: 'BPE', merges: [] } }, ['model.vocab']],
     ['an unknown model', { model: { ...bpe, type: 'Magic' } }, ['Magic']],
     ['an id that is no number', { model: { ...bpe, vocab: { a: '0' } } }, ['"a"', 'id 0']],
+    ['an id that cannot be shown', { model: { ...bpe, vocab: { a: Object.create(null) } } }, ['"a"', 'an object']],
     ['a negative id', { model: { ...bpe, vocab: { a: -1 } } }, ['-1']],
     ['an id beyond the cap', { model: { ...bpe, vocab: { a: 1e9 } } }, ['1000000000']],
     ['two tokens of one id', { model: { ...bpe, vocab: { a: 0, b: 0 } } }, ['"a"', '"b"', 'same id']],
