@@ -5,7 +5,7 @@ import { chatCommand } from './chat.js';
 import { doctorCommand } from './doctor.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
-import { note, reportError } from './output.js';
+import { note, Output, reportError } from './output.js';
 import { tokenizeCommand } from './tokenize.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -19,7 +19,9 @@ const program = new Command('engine')
 for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
   program.addCommand(command);
 for (const command of [program, ...program.commands])
-  command.exitOverride().configureOutput({ writeErr: () => undefined });
+  command
+    .exitOverride()
+    .configureOutput({ writeErr: () => undefined, writeOut: (text) => void new Output().write(text) });
 
 process.stderr.on('error', () => undefined); // there is nowhere left to report it
 

@@ -131,6 +131,14 @@ describe('engine generate', () => {
     },
   );
 
+  it.skipIf(!existsSync(full))('says so of the help too', async () => {
+    for (const args of [['--help'], ['generate', '--help'], []]) {
+      const { code, stderr } = await runCli(args, { stdout: full });
+      expect(stderr).toMatch(/^engine: \[FILE_UNWRITABLE\].*\n$/);
+      expect(code).toBe(2);
+    }
+  });
+
   it.skipIf(!existsSync(full))('answers even if statistics cannot be written', async () => {
     const { code, stdout } = await runCli(['generate', 'Once', '-n', '5', '--stats'], { stderr: full });
     expect(stdout).not.toBe('');
