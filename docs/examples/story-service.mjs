@@ -21,7 +21,7 @@ const server = createServer(async (request, response) => {
   const hungUp = new AbortController();
   response.on('close', () => hungUp.abort());
   try {
-    const { prompt, maxTokens = 100, temperature, seed } = JSON.parse(await bodyOf(request));
+    const { prompt, maxTokens = 100, temperature, seed } = JSON.parse(await bodyOf(request)) ?? {};
     for await (const { text } of engine.generate({ prompt, maxTokens, temperature, seed, signal: hungUp.signal })) {
       // The first event has arrived, so the request was valid: from here on the status is 200.
       if (!response.headersSent) response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' });

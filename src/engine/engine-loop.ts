@@ -76,10 +76,10 @@ export class EngineLoop {
     return stream;
   }
 
-  /** Logits of every prompt token, [promptIds.length, vocabSize]. Throws ABORTED. */
-  logits(promptIds: Int32Array, signal?: AbortSignal): Promise<Float32Array> {
+  /** Logits of every prompt token, [promptIds.length, vocabSize]. Throws ABORTED, OUT_OF_MEMORY. */
+  async logits(promptIds: Int32Array, signal?: AbortSignal): Promise<Float32Array> {
     const sequence = new Sequence(promptIds, 0, null);
-    const logits = new Float32Array(promptIds.length * this.vocabSize);
+    const logits = allocateFloats(promptIds.length * this.vocabSize, `logits of ${promptIds.length} tokens`);
     return new Promise((resolve, reject) => {
       const onAbort = () => {
         this.#cancel(sequence);
@@ -166,6 +166,14 @@ export class EngineLoop {
       sequence.numComputedTokens += numTokens;
       if (sinks[i]!.accept(rowsOf(rows, sequence), result)) this.#cancel(sequence);
     });
+  }
+}
+
+function allocateFloats(length: number, what: string): Float32Array {
+  try {
+    return new Float32Array(length);
+  } catch (error) {
+    throw new EngineError('OUT_OF_MEMORY', { bytes: length * Float32Array.BYTES_PER_ELEMENT, what }, { cause: error });
   }
 }
 

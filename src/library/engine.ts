@@ -113,7 +113,7 @@ export class Engine implements AsyncDisposable {
     return { ...(await collect(events, onEvent)), promptTokenIds: [...tokenIds] };
   }
 
-  /** Logits after each token, [tokenIds.length, vocabSize] row-major. Throws TOKEN_ID_INVALID, PROMPT_TOO_LONG, ABORTED. */
+  /** Logits after each token, [tokenIds.length, vocabSize] row-major. Throws TOKEN_ID_INVALID, PROMPT_TOO_LONG, OUT_OF_MEMORY, ABORTED. */
   async logits(tokenIds: ArrayLike<number>, options: { readonly signal?: AbortSignal } = {}): Promise<Float32Array> {
     return this.#loop.logits(this.#completer.promptIds({ tokenIds }, this.contextSize), options.signal);
   }

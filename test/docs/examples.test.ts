@@ -38,6 +38,7 @@ describe('docs/examples/story-service.mjs', () => {
   it('answers wrong requests with the message of the engine', async () => {
     const empty = await post({ prompt: '' });
     expect(empty.status).toBe(400);
+    expect((await post(null)).status).toBe(400);
     expect(await empty.text()).toContain('the prompt is empty');
     const broken = await fetch(`${url}/story`, { method: 'POST', body: '{' });
     expect(broken.status).toBe(400);

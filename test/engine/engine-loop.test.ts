@@ -124,6 +124,11 @@ describe('engine loop', () => {
     loop.checkIntegrity();
   });
 
+  it('rejects a request for more logits than fit into memory', async () => {
+    const loop = new EngineLoop(new FakeSession(), limits, 2 ** 50);
+    await expect(loop.logits(Int32Array.of(1, 2))).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+  });
+
   it('takes a request that is made the moment the last one ends', async () => {
     const { loop } = setUp();
     await loop.logits(Int32Array.of(1, 2));
