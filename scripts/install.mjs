@@ -47,6 +47,8 @@ function buildAddon() {
       .split('\n')
       .find((line) => /\berror\b|CMake Error/i.test(line));
     withoutAddon(`${error?.trim() ?? 'the build failed'}; the whole log is in ${logFile}`);
+  } else if (!isClone) {
+    rmSync(buildFolder, { recursive: true }); // nobody will build here again
   }
 }
 
