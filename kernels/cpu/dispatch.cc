@@ -11,6 +11,8 @@
 #endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #elif defined(_M_ARM64)
 #include <windows.h>
 #endif
@@ -70,9 +72,21 @@ bool has_neon() {
 #if defined(__APPLE__)
   return true;  // every arm64 Mac has the dot product
 #elif defined(__linux__)
-  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & (1ul << 20)) != 0;                 // HWCAP_ASIMDDP
 #elif defined(_M_ARM64)
   return IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE);
+#else
+  return false;
+#endif
+}
+
+bool has_i8mm() {
+#if defined(__APPLE__)
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &value, &size, nullptr, 0) == 0 && value == 1;
+#elif defined(__linux__)
+  return has_neon() && (getauxval(AT_HWCAP2) & (1ul << 13)) != 0;  // HWCAP2_I8MM
 #else
   return false;
 #endif
@@ -95,11 +109,14 @@ constexpr Level kLevels[] = {
     {&kernels_avx512, has_avx512},
 #elif defined(__aarch64__) || defined(_M_ARM64)
     {&kernels_neon, has_neon},
+#if !defined(_MSC_VER)
+    {&kernels_i8mm, has_i8mm},
+#endif
 #endif
 };
 
 // Levels of other processors: known names that mean "the best there is below", so that one setting works everywhere.
-constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon"};
+constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
 
 bool known(const char* name) {
   for (const char* candidate : kNames) {

@@ -1,5 +1,5 @@
 // One instruction set's table of kernels. CMake compiles this file once per level, with that level's compiler flags and
-// ENGINE_ISA_AVX2, ENGINE_ISA_AVX512, ENGINE_ISA_NEON or none of them (scalar).
+// ENGINE_ISA_AVX2, ENGINE_ISA_AVX512, ENGINE_ISA_NEON, ENGINE_ISA_I8MM or none of them (scalar).
 #include "isa.h"
 
 #include "simd.h"

@@ -11,14 +11,14 @@ export interface NativeCpuOptions {
    * worth several then use one.
    */
   readonly threads?: number | undefined;
-  /** Highest instruction set to use: scalar, avx2, avx512, neon. The variable ENGINE_CPU_ISA may lower it further. */
+  /** Highest instruction set to use: scalar, avx2, avx512, neon, i8mm. The variable ENGINE_CPU_ISA may lower it further. */
   readonly isa?: string | undefined;
 }
 
 const MAX_THREADS = 256;
 
 /** Instruction sets with kernels, lowest first; a machine has a part of them. */
-const isaNames = ['scalar', 'avx2', 'avx512', 'neon'] as const;
+const isaNames = ['scalar', 'avx2', 'avx512', 'neon', 'i8mm'] as const;
 
 /**
  * The C++ backend: the plan on SIMD kernels, in threads of its own. Throws BACKEND_UNAVAILABLE if the addon cannot be

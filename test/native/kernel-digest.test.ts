@@ -59,7 +59,7 @@ const noArm =
   noHost ?? reasonOf(!(runs('aarch64-linux-gnu-g++') && runs('qemu-aarch64')) && 'no aarch64 compiler or qemu');
 
 describe.skipIf(noHost)(`kernels of this machine's instruction sets${noHost ?? ''}`, () => {
-  const levels = process.arch === 'arm64' ? ['scalar', 'neon'] : ['scalar', 'avx2', 'avx512'];
+  const levels = process.arch === 'arm64' ? ['scalar', 'neon', 'i8mm'] : ['scalar', 'avx2', 'avx512'];
   let program: string;
   beforeAll(async () => {
     program = await build('host');
@@ -116,15 +116,16 @@ describe.skipIf(noArm)(`kernels of 64-bit Arm${noArm ?? ''}`, () => {
 
   it('compute the bits of this machine’s kernels, with NEON and without', { timeout: 120_000 }, async () => {
     const expected = await digest([host], 'scalar');
-    for (const level of ['neon', 'scalar']) {
+    for (const level of ['i8mm', 'neon', 'scalar']) {
       const { isa, cases } = await digest(['qemu-aarch64', '-cpu', 'max', program], level);
       expect(isa).toBe(level);
       expectSame(cases, expected.cases, `aarch64 ${isa}`);
     }
   });
 
-  it('are scalar on a processor without the dot product', async () => {
+  it('are those the processor has', async () => {
     expect(await isaOf(['qemu-aarch64', '-cpu', 'cortex-a72', program])).toBe('scalar');
-    expect(await isaOf(['qemu-aarch64', '-cpu', 'max', program])).toBe('neon');
+    expect(await isaOf(['qemu-aarch64', '-cpu', 'neoverse-n1', program])).toBe('neon');
+    expect(await isaOf(['qemu-aarch64', '-cpu', 'max', program])).toBe('i8mm');
   });
 });
