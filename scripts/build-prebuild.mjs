@@ -2,11 +2,11 @@
  * Builds the addon for shipping: prebuilds/<platform>-<arch>[-musl]/engine.node, where the loader looks first.
  *
  *     npm run build:prebuild                                  for this machine
- *     npm run build:prebuild -- --target linux-x64-musl       for another (linux-x64, linux-arm64, each also -musl)
+ *     npm run build:prebuild -- --target linux-x64-musl       for another one
  *
- * Kernels are chosen at run time, so one binary serves every processor of an architecture. For Linux the compiler is zig if
- * there is one (ENGINE_ZIG, or on the PATH), which targets any libc from anywhere; otherwise the machine's own compiler
- * builds for the machine's own libc, and the binary needs about as new a glibc as the machine has.
+ * Kernels are chosen at run time, so one binary serves every processor of an architecture. The compiler is what CXX names;
+ * else for linux-x64 and linux-x64-musl zig, if there is one (ENGINE_ZIG, or on the PATH), which builds for any libc; else
+ * the machine's own, which builds for the machine's own libc: the binary needs about as new a glibc as the machine has.
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -17,7 +17,9 @@ import { parseArgs } from 'node:util';
 
 /** What official builds of Node 20 need. */
 const GLIBC = '2.28';
-/** Processors by the names of CMake and zig. */
+/** What zig calls the targets. */
+const zigTargets = { 'linux-x64': `x86_64-linux-gnu.${GLIBC}`, 'linux-x64-musl': 'x86_64-linux-musl' };
+/** Processors by the name that CMake has for them. */
 const processors = { x64: 'x86_64', arm64: 'aarch64' };
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -38,30 +40,31 @@ copyFileSync(built, shipped);
 console.log(`${relative(root, shipped)}: ${(statSync(shipped).size / 1024).toFixed(0)} KiB, ${requirements(shipped)}`);
 
 function compile() {
-  const zig = findZig();
-  const [, arch, musl] = /^linux-(x64|arm64)(-musl)?$/.exec(target) ?? [];
-  if (arch === undefined ? target !== prebuildTarget() : zig === null && target !== prebuildTarget()) {
-    fail(
-      `${target} is not this machine (${prebuildTarget()}); build it there, or a Linux target with zig (ENGINE_ZIG)`,
-    );
+  const compiler = process.env.CXX || zigFor(target);
+  const cross = target !== prebuildTarget();
+  const [, arch] = /^linux-(x64|arm64)(-musl)?$/.exec(target) ?? [];
+  if (cross && (arch === undefined || compiler === null)) {
+    fail(`${target} is not this machine (${prebuildTarget()}); build it there, or with a cross compiler (CXX) or zig`);
   }
-  const definitions = { ENGINE_PORTABLE: 'ON', ENGINE_OUTPUT_DIRECTORY: dirname(built) };
-  const environment = { ...process.env };
-  if (arch !== undefined && zig !== null) {
-    const triple = `${processors[arch]}-linux-${musl ? 'musl' : `gnu.${GLIBC}`}`;
-    environment.CXX = `${zig} c++ -target ${triple}`;
-    Object.assign(definitions, { CMAKE_SYSTEM_NAME: 'Linux', CMAKE_SYSTEM_PROCESSOR: processors[arch] });
-  }
+  const definitions = {
+    ENGINE_PORTABLE: 'ON',
+    ENGINE_OUTPUT_DIRECTORY: dirname(built),
+    ...(cross && { CMAKE_SYSTEM_NAME: 'Linux', CMAKE_SYSTEM_PROCESSOR: processors[arch] }),
+  };
   const cmakeJs = join(dirname(createRequire(import.meta.url).resolve('cmake-js/package.json')), 'bin/cmake-js');
   const flags = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
   const args = [cmakeJs, 'rebuild', '--out', buildFolder, '--parallel', '2', ...flags];
-  const { status } = spawnSync(process.execPath, args, { cwd: root, env: environment, stdio: 'inherit' });
+  const env = { ...process.env, ...(compiler !== null && { CXX: compiler }) };
+  const { status } = spawnSync(process.execPath, args, { cwd: root, env, stdio: 'inherit' });
   if (status !== 0) fail('the build failed');
 }
 
-function findZig() {
+/** The compiler that zig is for this target, or null. */
+function zigFor(target) {
+  const zigTarget = zigTargets[target];
   const zig = process.env.ENGINE_ZIG || 'zig';
-  if (spawnSync(zig, ['version'], { stdio: 'ignore' }).status === 0) return zig;
+  if (zigTarget === undefined) return null;
+  if (spawnSync(zig, ['version'], { stdio: 'ignore' }).status === 0) return `${zig} c++ -target ${zigTarget}`;
   if (process.env.ENGINE_ZIG) fail(`ENGINE_ZIG=${zig} cannot be run`);
   return null;
 }

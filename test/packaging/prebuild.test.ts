@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { root } from './consumer.js';
 
 function buildPrebuild(...args: string[]): { status: number | null; stderr: string } {
-  const options = { cwd: root, encoding: 'utf8', env: { ...process.env, ENGINE_ZIG: '' } } as const;
+  const options = { cwd: root, encoding: 'utf8', env: { ...process.env, ENGINE_ZIG: '', CXX: '' } } as const;
   return spawnSync(process.execPath, ['scripts/build-prebuild.mjs', ...args], options);
 }
 
