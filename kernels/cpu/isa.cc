@@ -7,6 +7,7 @@
 #include "attention.inc"
 #include "elementwise.inc"
 #include "linear.inc"
+#include "quantize_rows.inc"
 #include "sample.inc"
 
 namespace engine::kernels {
