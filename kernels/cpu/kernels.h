@@ -34,6 +34,13 @@ enum class DType : int32_t {
   kIQ4_XS = 23,
   kBF16 = 30,
   kTQ2_0 = 35,
+  // Our own, in packed panels of 16 rows: 4 bits with a scale and a min per group of 32, 64 or 128 values, 4 bits and 8
+  // bits with a scale per 32.
+  kInt4 = 10004,
+  kInt4Sym = 10005,
+  kInt8 = 10008,
+  kInt4G64 = 10064,
+  kInt4G128 = 10128,
 };
 
 inline constexpr int32_t kAttentionChunk = 256;  // positions
