@@ -10,7 +10,15 @@ import { isPlainName, refuseOverlaps } from './tensor-table.js';
 export interface GgufHeader {
   readonly version: number;
   readonly metadata: ReadonlyMap<string, GgufValue>;
+  /** Where each value lies in the file, its type included: values lose their type when they are read. */
+  readonly metadataRanges: ReadonlyMap<string, ByteRange>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+}
+
+/** Bytes, from the start of the file. */
+export interface ByteRange {
+  readonly start: number;
+  readonly end: number;
 }
 
 /** Caps on what a file may claim. Far above every published model, far below what hurts this process. */
@@ -47,13 +55,15 @@ export function readGguf(source: ByteSource): GgufHeader {
   const numTensors = cursor.count('number of tensors', ggufLimits.tensors);
   const numKeys = cursor.count('number of metadata keys', ggufLimits.metadataKeys);
   if (numKeys === 0) throw cursor.invalid('number of metadata keys', 0, 'expected at least one');
-  const metadata = readMetadata(cursor, numKeys);
+  const metadataRanges = new Map<string, ByteRange>();
+  const metadata = readMetadata(cursor, numKeys, metadataRanges);
   const alignment = readAlignment(cursor, metadata);
   checkVocabulary(cursor, metadata);
   const entries: TensorEntry[] = [];
   for (let i = 0; i < numTensors; i++) entries.push(readTensorEntry(cursor, i));
   const dataOffset = Math.ceil(cursor.position / alignment) * alignment;
-  return { version, metadata, tensors: placeTensors(entries, source, cursor, dataOffset, alignment) };
+  const tensors = placeTensors(entries, source, cursor, dataOffset, alignment);
+  return { version, metadata, metadataRanges, tensors };
 }
 
 function readVersion(cursor: ByteCursor): number {
@@ -70,7 +80,7 @@ function readVersion(cursor: ByteCursor): number {
   );
 }
 
-function readMetadata(cursor: ByteCursor, numKeys: number): Map<string, GgufValue> {
+function readMetadata(cursor: ByteCursor, numKeys: number, ranges: Map<string, ByteRange>): Map<string, GgufValue> {
   const metadata = new Map<string, GgufValue>();
   const budget: ListBudget = { elements: ggufLimits.listElements };
   for (let i = 0; i < numKeys; i++) {
@@ -79,7 +89,9 @@ function readMetadata(cursor: ByteCursor, numKeys: number): Map<string, GgufValu
     if (!isPlainName(key)) throw cursor.invalid('', key, 'expected printable UTF-8 text');
     if (metadata.has(key)) throw cursor.invalid('', key, 'which is there already');
     cursor.field = key;
+    const start = cursor.position;
     metadata.set(key, readValue(cursor, budget));
+    ranges.set(key, { start, end: cursor.position });
   }
   cursor.field = 'header';
   return metadata;
