@@ -46,11 +46,14 @@ enum class DType : int32_t {
 inline constexpr int32_t kAttentionChunk = 256;  // positions
 inline constexpr int32_t kSumGroup = 16;         // values per activation sum
 
-// A share of the work.
+// A share of the work. `unit` 0 leaves it to the kernel where shares begin; otherwise they begin at multiples of it, so
+// that kernels with the same number of items have the same shares. It is a multiple of kShareUnit.
 struct Part {
   int32_t index;
   int32_t count;
+  int32_t unit = 0;
 };
+inline constexpr int32_t kShareUnit = 64;
 
 // A weight matrix [rows, columns] as it lies in the file, or copied; rows are contiguous.
 struct Matrix {
