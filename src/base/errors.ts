@@ -186,6 +186,30 @@ const table = {
     message: (p: { what: string; offset: number }) =>
       `${p.what} is not valid UTF-8 at byte ${p.offset}; convert it to UTF-8 first`,
   },
+  TEXT_TOO_SHORT: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tokens: number; needed: number }) =>
+      `the text to evaluate has ${p.tokens} tokens, but a score needs at least ${p.needed}; give a longer text`,
+  },
+  LOGITS_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { model: string; window: number; position: number; problem: string }) =>
+      `${p.model}: ${p.problem} at position ${p.position} of window ${p.window} (both from 0); check the weights, or use --activations f32`,
+  },
+  VOCABULARY_MISMATCH: {
+    status: 400,
+    blame: 'user',
+    message: (p: { model: string; reference: string; problem: string }) =>
+      `${p.model} and ${p.reference} cannot be compared: ${clip(p.problem)}; give two models with the same vocabulary`,
+  },
+  SAVED_EVALUATION_UNUSABLE: {
+    status: 409,
+    blame: 'user',
+    message: (p: { problem: string }) =>
+      `the saved evaluation cannot be resumed: ${p.problem.slice(0, 300)}; repeat what it was begun with, or save this one elsewhere`,
+  },
   ABORTED: {
     status: 499,
     blame: 'interrupt',
