@@ -1,5 +1,5 @@
 import { invariant } from '../base/errors.js';
-import { type DType, dequantiseRow, dtypes, rowBytes } from '../tensor/dtype.js';
+import { type DType, dequantiseRows, dtypes, forEachBlock } from '../tensor/dtype.js';
 import { createIntegerBlock, type IntegerBlock, SCALE_GROUP } from '../tensor/integer-block.js';
 
 /** Rows decoded at a time from a matrix that stays as it is stored. */
@@ -8,7 +8,7 @@ export const PANEL_ROWS = 16;
 /** Rows of quantised weights as integers: weight i of a block is d · products[i] − dmin · mins[⌊i / 16⌋]. */
 export interface IntegerRows {
   readonly products: Int16Array; // [rows, columns] scale · code
-  readonly mins: Int8Array; // [rows, columns / SCALE_GROUP]
+  readonly mins: Uint8Array; // [rows, columns / SCALE_GROUP]
   readonly d: Float32Array; // [rows, columns / blockSize]
   readonly dmin: Float32Array; // [rows, columns / blockSize]
 }
@@ -70,7 +70,7 @@ export class ReferenceMatrix {
   integerRows(first: number, count: number): IntegerRows {
     const { columns, blockSize } = this;
     if (this.#integers) {
-      const slice = <T extends Int8Array | Int16Array | Float32Array>(array: T, perRow: number): T =>
+      const slice = <T extends Uint8Array | Int16Array | Float32Array>(array: T, perRow: number): T =>
         array.subarray(first * perRow, (first + count) * perRow) as T;
       return {
         products: slice(this.#integers.products, columns),
@@ -85,28 +85,19 @@ export class ReferenceMatrix {
   }
 
   #decodeFloats(first: number, count: number, out: Float32Array): void {
-    const { stored, bytesPerRow } = this.#source();
-    for (let r = 0; r < count; r++) {
-      dequantiseRow(this.dtype, stored, (first + r) * bytesPerRow, this.columns, out, r * this.columns);
-    }
+    dequantiseRows(this.dtype, this.#source(), this.columns, first, count, out);
   }
 
   #decodeIntegers(first: number, count: number, out: IntegerRows): void {
-    const { stored, bytesPerRow } = this.#source();
-    const { unpack, blockSize, blockBytes } = dtypes[this.dtype];
-    invariant(unpack, `weights stored as ${this.dtype} have no integers`);
-    const block = createIntegerBlock(blockSize);
-    const numBlocks = this.columns / blockSize;
-    for (let i = 0; i < count * numBlocks; i++) {
-      const offset = (first + Math.floor(i / numBlocks)) * bytesPerRow + (i % numBlocks) * blockBytes;
-      unpack(stored, offset, block);
-      copyBlock(block, i, out);
-    }
+    const block = createIntegerBlock(this.blockSize);
+    forEachBlock(this.dtype, this.#source(), this.columns, first, count, block, (index) =>
+      copyBlock(block, index, out),
+    );
   }
 
-  #source(): { stored: Uint8Array; bytesPerRow: number } {
+  #source(): Uint8Array {
     invariant(this.#stored, 'a matrix is decoded to every form it is used in');
-    return { stored: this.#stored, bytesPerRow: rowBytes(this.dtype, this.columns)! };
+    return this.#stored;
   }
 }
 
@@ -114,7 +105,7 @@ function createIntegerRows(rows: number, columns: number, blockSize: number): In
   const values = rows * columns;
   return {
     products: new Int16Array(values),
-    mins: new Int8Array(values / SCALE_GROUP),
+    mins: new Uint8Array(values / SCALE_GROUP),
     d: new Float32Array(values / blockSize),
     dmin: new Float32Array(values / blockSize),
   };

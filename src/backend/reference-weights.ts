@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { EngineError, invariant } from '../base/errors.js';
-import { dequantiseRow, dtypes, rowBytes } from '../tensor/dtype.js';
+import { dequantiseRow, isPacked, matrixBytes, rowMultiple } from '../tensor/dtype.js';
 import type { WeightSource, WeightTable } from './backend.js';
 import type { Op } from './op.js';
 import type { Plan } from './plan.js';
@@ -74,17 +74,17 @@ function markUses(op: Op, uses: WeightUse[]): void {
 function readMatrix(source: WeightSource, name: string, files: WeightTable['files']): ReferenceMatrix {
   const { rows, columns, dtype, transposedStride } = source;
   if (transposedStride === 0) {
-    const bytesPerRow = rowBytes(dtype, columns);
-    invariant(bytesPerRow !== null, `${name}: rows of ${columns} values cannot be stored as ${dtype}`);
-    return new ReferenceMatrix(dtype, rows, columns, readBytes(source, rows * bytesPerRow, name, files));
+    const byteLength = matrixBytes(dtype, rows, columns);
+    invariant(byteLength !== null, `${name}: rows of ${columns} values cannot be stored as ${dtype}`);
+    return new ReferenceMatrix(dtype, rows, columns, readBytes(source, byteLength, name, files));
   }
-  const { blockSize, blockBytes } = dtypes[dtype];
-  invariant(blockSize === 1, `${name}: a transposed matrix cannot be stored as ${dtype}`);
-  const stored = readBytes(source, ((columns - 1) * transposedStride + rows) * blockBytes, name, files);
+  invariant(!isPacked(dtype) && rowMultiple(dtype) === 1, `${name}: a transposed matrix cannot be stored as ${dtype}`);
+  const valueBytes = matrixBytes(dtype, 1, 1)!;
+  const stored = readBytes(source, ((columns - 1) * transposedStride + rows) * valueBytes, name, files);
   const values = new Float32Array(allocate(rows * columns * 4, name).buffer);
   const column = new Float32Array(rows);
   for (let c = 0; c < columns; c++) {
-    dequantiseRow(dtype, stored, c * transposedStride * blockBytes, rows, column, 0);
+    dequantiseRow(dtype, stored, c * transposedStride * valueBytes, rows, column, 0);
     for (let r = 0; r < rows; r++) values[r * columns + c] = column[r]!;
   }
   return new ReferenceMatrix('f32', rows, columns, new Uint8Array(values.buffer));

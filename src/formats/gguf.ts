@@ -1,5 +1,6 @@
 import { EngineError } from '../base/errors.js';
-import { dtypeFromId, dtypes, rowBytes } from '../tensor/dtype.js';
+import { type DType, dtypeFromId, dtypes, isPacked, matrixBytes, rowMultiple } from '../tensor/dtype.js';
+import { LINE } from '../tensor/packed.js';
 import { ByteCursor } from './byte-cursor.js';
 import type { ByteSource } from './byte-source.js';
 import { type GgufValue, type ListBudget, MAX_LIST_ELEMENTS, readValue } from './gguf-value.js';
@@ -168,16 +169,12 @@ function placeTensors(
     const dtype = dtypeFromId(typeId);
     if (dtype === null) throw unsupportedType(cursor, name, typeId);
     const columns = dimensions[0] as number;
-    const bytesPerRow = rowBytes(dtype, columns);
-    if (bytesPerRow === null) {
-      throw cursor.invalid(
-        'row length',
-        columns,
-        `expected a multiple of ${dtypes[dtype].blockSize}, a block of ${dtype}`,
-      );
-    }
     const rows = dimensions.slice(1).reduce((product, dimension) => product * dimension, 1);
-    const byteLength = rows * bytesPerRow;
+    const byteLength = matrixBytes(dtype, rows, columns);
+    if (byteLength === null) {
+      throw cursor.invalid('row length', columns, `expected a multiple of ${rowMultiple(dtype)}, a block of ${dtype}`);
+    }
+    if (isPacked(dtype)) checkPacked(cursor, dtype, dimensions, dataOffset + offset);
     const room = source.size - dataOffset;
     if (offset % alignment !== 0) throw cursor.invalid('offset', offset, `expected a multiple of ${alignment}`);
     // Both sides are safe integers or larger floats, so neither sum nor comparison can wrap around.
@@ -190,6 +187,16 @@ function placeTensors(
   }
   refuseOverlaps(source.path, [...tensors.values()]);
   return tensors;
+}
+
+/** Own types are read where they lie, in whole cache lines of a matrix. */
+function checkPacked(cursor: ByteCursor, dtype: DType, dimensions: readonly number[], position: number): void {
+  if (dimensions.length !== 2) {
+    throw cursor.invalid('number of dimensions', dimensions.length, `expected 2, for ${dtype} stores matrices`);
+  }
+  if (position % LINE !== 0) {
+    throw cursor.invalid('position in the file', position, `expected a multiple of ${LINE} for ${dtype}`);
+  }
 }
 
 /** Types that ggml has, or had, and this engine has not. */

@@ -1,6 +1,6 @@
 import type { Activations, Buffer, Weight } from '../backend/op.js';
 import type { PlanBuilder } from '../backend/plan.js';
-import { dtypes } from '../tensor/dtype.js';
+import { isQuantised } from '../tensor/dtype.js';
 import type { ModelConfig } from './config.js';
 import type { Role } from './names.js';
 import { hasBias } from './shapes.js';
@@ -102,7 +102,7 @@ export class LayerRecorder {
   #linear(x: Buffer, weight: Weight, bias: Weight | null): Buffer {
     const { dtype, rows } = this.weights.sourceOf(weight);
     // A single row counts as a vector, and vectors are float32 in memory.
-    const meetsIntegers = dtypes[dtype].unpack !== undefined && rows > 1;
+    const meetsIntegers = isQuantised(dtype) && rows > 1;
     return this.plan.linear(x, weight, bias, meetsIntegers ? this.options.activations : 'f32');
   }
 }

@@ -1,6 +1,6 @@
 import type { KvDType, SessionLimits } from '../backend/backend.js';
 import type { Plan } from '../backend/plan.js';
-import { dtypes, rowBytes } from '../tensor/dtype.js';
+import { dtypes, matrixBytes } from '../tensor/dtype.js';
 import type { LoadedModel } from './load.js';
 
 /** What a session of the native backend needs, in bytes, besides the scratch of its threads (below 1 MB each). */
@@ -61,7 +61,7 @@ function weightBytes({ weights }: LoadedModel): { mapped: number; copied: number
   let mapped = 0;
   let copied = 0;
   for (const { dtype, rows, columns, transposedStride } of weights.entries) {
-    const stored = rows * rowBytes(dtype, columns)!;
+    const stored = matrixBytes(dtype, rows, columns)!;
     if (rows === 1) copied += aligned(columns * FLOAT_BYTES);
     else if (transposedStride > 0) copied += aligned(stored);
     else mapped += stored;

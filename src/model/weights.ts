@@ -4,7 +4,7 @@ import type { PlanBuilder } from '../backend/plan.js';
 import { EngineError, invariant } from '../base/errors.js';
 import type { ModelSource } from '../formats/hub.js';
 import { requireTensor, type TensorInfo } from '../formats/model-file.js';
-import { rowBytes } from '../tensor/dtype.js';
+import { isPacked, matrixBytes, partOffset } from '../tensor/dtype.js';
 import type { ModelConfig } from './config.js';
 import { ggufNames, type Names, type Role } from './names.js';
 import { shapes } from './shapes.js';
@@ -48,32 +48,33 @@ export class WeightBinder {
   matrix(role: Role, layer?: number): Weight {
     const [rows, columns] = shapes[role](this.config);
     const { name, firstRow, totalRows } = this.#place(role, layer, '.weight');
-    const transposed = this.#names.transposed && layer !== undefined;
+    // Panels of the engine's own types are made of rows, whatever a checkpoint's habit is.
+    const dtype = this.source.tensors.get(`${name}.weight`)?.dtype ?? 'f32';
+    const transposed = this.#names.transposed && layer !== undefined && !isPacked(dtype);
     const tensor = this.#require(`${name}.weight`, transposed ? [columns, totalRows] : [totalRows, columns]);
-    const stride = transposed ? 1 : columns;
-    return this.#bind(tensor, { rows, columns, skip: firstRow * stride, transposedStride: transposed ? totalRows : 0 });
+    const skipped = transposed ? matrixBytes(tensor.dtype, 1, firstRow) : partOffset(tensor.dtype, firstRow, columns);
+    return this.#bind(tensor, firstRow, skipped, { rows, columns, transposedStride: transposed ? totalRows : 0 });
   }
 
   /** A norm's weight. */
   vector(role: Role, layer?: number): Weight {
     const [, columns] = shapes[role](this.config);
     const { name } = this.#place(role, layer, '.weight');
-    return this.#bind(this.#require(`${name}.weight`, [columns]), { rows: 1, columns, skip: 0, transposedStride: 0 });
+    return this.#vector(this.#require(`${name}.weight`, [columns]), columns);
   }
 
   /** The bias of a linear layer: one value per row of its matrix. */
   bias(role: Role, layer?: number): Weight {
     const [rows] = shapes[role](this.config);
     const { name, firstRow, totalRows } = this.#place(role, layer, '.bias');
-    const tensor = this.#require(`${name}.bias`, [totalRows]);
-    return this.#bind(tensor, { rows: 1, columns: rows, skip: firstRow, transposedStride: 0 });
+    return this.#vector(this.#require(`${name}.bias`, [totalRows]), rows, firstRow);
   }
 
   /** The bias of a norm: one value per column. */
   normBias(role: Role, layer?: number): Weight {
     const [, columns] = shapes[role](this.config);
     const { name } = this.#place(role, layer, '.bias');
-    return this.#bind(this.#require(`${name}.bias`, [columns]), { rows: 1, columns, skip: 0, transposedStride: 0 });
+    return this.#vector(this.#require(`${name}.bias`, [columns]), columns);
   }
 
   /** How the weight is stored. */
@@ -121,17 +122,28 @@ export class WeightBinder {
     return tensor;
   }
 
-  /** @param part which part of the tensor; `skip` counts values before the first */
-  #bind(tensor: TensorInfo, part: { rows: number; columns: number; skip: number; transposedStride: number }): Weight {
-    const { rows, columns, skip, transposedStride } = part;
-    const key = `${tensor.name} ${skip}`;
+  /** Values first … first + columns − 1 of a tensor with one dimension. */
+  #vector(tensor: TensorInfo, columns: number, first = 0): Weight {
+    return this.#bind(tensor, first, matrixBytes(tensor.dtype, 1, first), { rows: 1, columns, transposedStride: 0 });
+  }
+
+  /** @param skipped bytes before the part of the tensor that begins with row (or value) `first`; null if it cannot begin there */
+  #bind(
+    tensor: TensorInfo,
+    first: number,
+    skipped: number | null,
+    part: Pick<WeightSource, 'rows' | 'columns' | 'transposedStride'>,
+  ): Weight {
+    const key = `${tensor.name} ${first}`;
     const bound = this.#bound.get(key);
     if (bound !== undefined) return bound;
-    const skipped = rowBytes(tensor.dtype, skip);
-    invariant(skipped !== null, `a part of ${tensor.name} starts within a block`);
-    const weight = this.plan.weight(tensor.name, rows, columns);
-    const { file, offset, dtype } = tensor;
-    this.#entries.push({ file, offset: offset + skipped, dtype, rows, columns, transposedStride });
+    const { name, file, offset, dtype } = tensor;
+    if (skipped === null) {
+      const problem = `but ${dtype} cannot be cut there, where a part of the tensor starts`;
+      throw new EngineError('FORMAT_INVALID', { path: file, field: `tensor ${name} row`, value: first, problem });
+    }
+    const weight = this.plan.weight(name, part.rows, part.columns);
+    this.#entries.push({ file, offset: offset + skipped, dtype, ...part });
     this.#bound.set(key, weight);
     return weight;
   }

@@ -7,8 +7,8 @@ export const SCALE_GROUP = 16;
  */
 export interface IntegerBlock {
   readonly codes: Int8Array; // [blockSize]
-  readonly scales: Int32Array; // [blockSize / 16] −128 … 127
-  readonly mins: Int32Array; // [blockSize / 16] 0 … 63
+  readonly scales: Int32Array; // [blockSize / 16] −128 … 255
+  readonly mins: Int32Array; // [blockSize / 16] 0 … 255
   d: number;
   dmin: number;
 }
@@ -30,20 +30,25 @@ export function createIntegerBlock(blockSize: number): IntegerBlock {
   };
 }
 
-/**
- * The floats of a quantised type from its integers: f32(f32(f32(d · scale) · code) − f32(dmin · min)). Only the
- * difference can round, so any order of evaluation, fused or not, gives these same bits.
- */
+/** The floats of a quantised type from its integers. */
 export function dequantiseIntegers(unpack: UnpackBlock, blockSize: number): DequantiseBlock {
   const block = createIntegerBlock(blockSize); // scratch, overwritten by every call
-  const { codes, scales, mins } = block;
   return (bytes, offset, out, outOffset) => {
     unpack(bytes, offset, block);
-    for (let group = 0; group < scales.length; group++) {
-      const scale = Math.fround(block.d * scales[group]!);
-      const min = Math.fround(block.dmin * mins[group]!);
-      const end = (group + 1) * SCALE_GROUP;
-      for (let i = group * SCALE_GROUP; i < end; i++) out[outOffset + i] = Math.fround(scale * codes[i]!) - min;
-    }
+    dequantiseBlock(block, out, outOffset);
   };
+}
+
+/**
+ * f32(f32(f32(d · scale) · code) − f32(dmin · min)) of each weight of a block. Only the difference can round, so any
+ * order of evaluation, fused or not, gives these same bits.
+ */
+export function dequantiseBlock(block: IntegerBlock, out: Float32Array, outOffset: number): void {
+  const { codes, scales, mins } = block;
+  for (let group = 0; group < scales.length; group++) {
+    const scale = Math.fround(block.d * scales[group]!);
+    const min = Math.fround(block.dmin * mins[group]!);
+    const end = (group + 1) * SCALE_GROUP;
+    for (let i = group * SCALE_GROUP; i < end; i++) out[outOffset + i] = Math.fround(scale * codes[i]!) - min;
+  }
 }

@@ -1,7 +1,7 @@
 import type { Batch } from '../../src/backend/backend.js';
 import type { Activations } from '../../src/backend/op.js';
-import { dtypes } from '../../src/tensor/dtype.js';
-import { allTypes, filledRow, quantisedTypes, randomRow } from '../tensor/random-blocks.js';
+import { type DType, isQuantised, rowMultiple } from '../../src/tensor/dtype.js';
+import { blockTypes, filledMatrix, packedTypes, quantisedTypes, randomRow } from '../tensor/random-blocks.js';
 import { type BatchPart, batchOf, CaseBuilder, type OpCase, simpleBatch } from './case-builder.js';
 
 /**
@@ -10,11 +10,12 @@ import { type BatchPart, batchOf, CaseBuilder, type OpCase, simpleBatch } from '
  */
 export function opCases(): OpCase[] {
   return [
-    ...embedCases(),
+    ...blockTypes.map(embedCase),
+    addPositionsCase(),
     ...normCases(),
-    ...linearCases(),
+    ...blockTypes.flatMap(linearCases),
     ...transposedCases(),
-    ...extremeCases(),
+    ...quantisedTypes.flatMap(extremeCases),
     ...ropeCases(),
     ...attentionCases(),
     ...elementwiseCases(),
@@ -22,21 +23,27 @@ export function opCases(): OpCase[] {
   ];
 }
 
+/** The same of matrices in the engine's own types. */
+export function packedOpCases(): OpCase[] {
+  return [...packedTypes.map(embedCase), ...packedTypes.flatMap(linearCases), ...packedTypes.flatMap(extremeCases)];
+}
+
 /** Token rows of the steps of a case: one row, few, and more than any register tile. */
 const rowCounts = [1, 3, 21];
 
-function embedCases(): OpCase[] {
-  const tables = allTypes.map((dtype, i) => {
-    const builder = new CaseBuilder(100 + i);
-    const columns = dtypes[dtype].blockSize === 1 ? 37 : 3 * dtypes[dtype].blockSize;
-    const x = builder.plan.embed(builder.matrix(dtype, 21, columns));
-    return builder.finish(`embed ${dtype}`, x, { steps: rowCounts.map(simpleBatch), tolerance: 0 });
-  });
+function embedCase(dtype: DType, i: number): OpCase {
+  const builder = new CaseBuilder(100 + i);
+  const columns = rowMultiple(dtype) === 1 ? 37 : 3 * rowMultiple(dtype);
+  const x = builder.plan.embed(builder.matrix(dtype, 21, columns));
+  return builder.finish(`embed ${dtype}`, x, { steps: rowCounts.map(simpleBatch), tolerance: 0 });
+}
+
+function addPositionsCase(): OpCase {
   const builder = new CaseBuilder(150);
   const x = builder.input(21, 45);
   builder.plan.addPositions(x, builder.matrix('f16', 30, 45));
   const steps = [batchOf([{ start: 9, count: 21, blocks: [0, 1], tokenIds: Array.from({ length: 21 }, (_, i) => i) }])];
-  return [...tables, builder.finish('addPositions f16', x, { steps, tolerance: 0 })];
+  return builder.finish('addPositions f16', x, { steps, tolerance: 0 });
 }
 
 function normCases(): OpCase[] {
@@ -64,25 +71,23 @@ function normCases(): OpCase[] {
   return cases;
 }
 
-/** Every storage type with every treatment of activations it allows, narrow and wide. */
-function linearCases(): OpCase[] {
+/** A storage type with every treatment of activations it allows, narrow and wide. */
+function linearCases(dtype: DType, i: number): OpCase[] {
   const cases: OpCase[] = [];
-  allTypes.forEach((dtype, i) => {
-    const { blockSize, unpack } = dtypes[dtype];
-    const widths = blockSize === 1 ? [1, 37, 1043] : [blockSize, 3 * blockSize, 1280];
-    const treatments: Activations[] = unpack ? ['f32', 'q8'] : ['f32'];
-    for (const activations of treatments) {
-      for (const columns of widths) {
-        const builder = new CaseBuilder(300 + i);
-        const x = builder.input(21, columns);
-        const rows = columns === widths[1] ? 29 : 13;
-        const bias = columns === widths[1] ? builder.normal(1, rows) : null;
-        const out = builder.plan.linear(x, builder.matrix(dtype, rows, columns), bias, activations);
-        const name = `linear ${dtype} ${activations} [${rows}, ${columns}]`;
-        cases.push(builder.finish(name, out, { steps: rowCounts.map(simpleBatch), tolerance: 5e-6 }));
-      }
+  const multiple = rowMultiple(dtype);
+  const widths = multiple === 1 ? [1, 37, 1043] : [multiple, 3 * multiple, 1280];
+  const treatments: Activations[] = isQuantised(dtype) ? ['f32', 'q8'] : ['f32'];
+  for (const activations of treatments) {
+    for (const columns of widths) {
+      const builder = new CaseBuilder(300 + i);
+      const x = builder.input(21, columns);
+      const rows = columns === widths[1] ? 29 : 13;
+      const bias = columns === widths[1] ? builder.normal(1, rows) : null;
+      const out = builder.plan.linear(x, builder.matrix(dtype, rows, columns), bias, activations);
+      const name = `linear ${dtype} ${activations} [${rows}, ${columns}]`;
+      cases.push(builder.finish(name, out, { steps: rowCounts.map(simpleBatch), tolerance: 5e-6 }));
     }
-  });
+  }
   return cases;
 }
 
@@ -100,23 +105,21 @@ function transposedCases(): OpCase[] {
 }
 
 /** Largest codes against largest activations, and rows of x that are zero, tiny, infinite or not a number. */
-function extremeCases(): OpCase[] {
-  return quantisedTypes.flatMap((dtype, i) =>
-    [0x00, 0x7f, 0x80, 0xff].map((fill) => {
-      const builder = new CaseBuilder(500 + i);
-      const columns = 2 * dtypes[dtype].blockSize;
-      const x = builder.plan.embed(builder.values(10, columns, extremeRows(columns)));
-      const bytes = filledRow(dtype, 9 * columns, fill, 500 + i);
-      const weight = builder.stored({ dtype, rows: 9, columns, transposedStride: 0, bytes });
-      const out = builder.plan.linear(x, weight, null, 'q8');
-      const name = `linear ${dtype} q8 extremes 0x${fill.toString(16)}`;
-      // One row per step: rows differ in magnitude by more than a tolerance relative to the largest can judge.
-      const steps = Array.from({ length: 10 }, (_, row) =>
-        batchOf([{ start: 0, count: 1, blocks: [0], tokenIds: [row] }]),
-      );
-      return builder.finish(name, out, { steps, tolerance: 5e-6 });
-    }),
-  );
+function extremeCases(dtype: DType, i: number): OpCase[] {
+  return [0x00, 0x7f, 0x80, 0xff].map((fill) => {
+    const builder = new CaseBuilder(500 + i);
+    const columns = 2 * rowMultiple(dtype);
+    const x = builder.plan.embed(builder.values(10, columns, extremeRows(columns)));
+    const bytes = filledMatrix(dtype, 9, columns, fill, 500 + i);
+    const weight = builder.stored({ dtype, rows: 9, columns, transposedStride: 0, bytes });
+    const out = builder.plan.linear(x, weight, null, 'q8');
+    const name = `linear ${dtype} q8 extremes 0x${fill.toString(16)}`;
+    // One row per step: rows differ in magnitude by more than a tolerance relative to the largest can judge.
+    const steps = Array.from({ length: 10 }, (_, row) =>
+      batchOf([{ start: 0, count: 1, blocks: [0], tokenIds: [row] }]),
+    );
+    return builder.finish(name, out, { steps, tolerance: 5e-6 });
+  });
 }
 
 function extremeRows(columns: number): Float32Array {

@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { roundToEven } from '../../src/backend/float-math.js';
 import { ReferenceInterpreter } from '../../src/backend/reference.js';
-import { type DType, dequantiseRow, dtypes, rowBytes } from '../../src/tensor/dtype.js';
+import { type DType, dequantiseRows, dtypes, forEachBlock } from '../../src/tensor/dtype.js';
 import { createIntegerBlock, SCALE_GROUP } from '../../src/tensor/integer-block.js';
 import { type OpCase, type StoredWeight, writeWeights } from './case-builder.js';
 import { expectClose } from './compare.js';
-import { opCases } from './op-cases.js';
+import { opCases, packedOpCases } from './op-cases.js';
 import { temporaryFolder } from './temporary-folder.js';
 
 const folder = temporaryFolder();
@@ -19,7 +19,7 @@ function run(opCase: OpCase, options: { decodeLimit?: number } = {}): Float32Arr
   });
 }
 
-const cases = opCases();
+const cases = [...opCases(), ...packedOpCases()];
 
 it('op cases have distinct names', () => {
   expect(new Set(cases.map(({ name }) => name)).size).toBe(cases.length);
@@ -69,28 +69,25 @@ function floatDot(weight: StoredWeight, n: number, x: Float32Array, dtype: DType
   const { columns, bytes, transposedStride } = weight;
   const values = new Float32Array(columns);
   if (transposedStride > 0) {
-    const { blockBytes } = dtypes[dtype];
-    for (let c = 0; c < columns; c++)
-      dequantiseRow(dtype, bytes, (c * transposedStride + n) * blockBytes, 1, values, c);
+    for (let c = 0; c < columns; c++) dequantiseRows(dtype, bytes, 1, c * transposedStride + n, 1, values.subarray(c));
   } else {
-    dequantiseRow(dtype, bytes, n * rowBytes(dtype, columns)!, columns, values, 0);
+    dequantiseRows(dtype, bytes, columns, n, 1, values);
   }
   return values.reduce((sum, value, k) => sum + value * x[k]!, 0);
 }
 
 /** Straight from the text: codes of each chunk, exact sums, blocks in ascending order. */
 function integerDot(weight: StoredWeight, n: number, x: Float32Array, dtype: DType): number {
-  const { blockSize, blockBytes, unpack } = dtypes[dtype];
+  const { blockSize } = dtypes[dtype];
   const block = createIntegerBlock(blockSize);
   let acc = 0;
-  for (let b = 0; b * blockSize < weight.columns; b++) {
+  forEachBlock(dtype, weight.bytes, weight.columns, n, 1, block, (b) => {
     const chunk = x.slice(b * blockSize, (b + 1) * blockSize);
     const amax = Math.max(...chunk.map(Math.abs));
     const ignored = !(amax >= 2 ** -100) || amax === Infinity;
     const scale = Number.isFinite(amax) ? (ignored ? 0 : Math.fround(amax / 127)) : NaN;
     const inverse = Math.fround(127 / amax);
     const code = (value: number): number => (ignored ? 0 : roundToEven(Math.fround(value * inverse)));
-    unpack!(weight.bytes, n * rowBytes(dtype, weight.columns)! + b * blockBytes, block);
     let s = 0;
     let m = 0;
     chunk.forEach((value, i) => {
@@ -100,6 +97,6 @@ function integerDot(weight: StoredWeight, n: number, x: Float32Array, dtype: DTy
     });
     acc += block.d * scale * s;
     acc -= block.dmin * scale * m;
-  }
+  });
   return acc;
 }

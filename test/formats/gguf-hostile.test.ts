@@ -155,6 +155,34 @@ const cases: readonly Case[] = [
     'within tensor a',
   ],
   [
+    'a vector in an own type',
+    { alignment: 64, tensors: [{ name: 'v', dtype: 'int8', shape: [32] }] },
+    'FORMAT_INVALID',
+    'tensor v number of dimensions is 1',
+    'expected 2',
+  ],
+  [
+    'row of half a group',
+    { alignment: 64, tensors: [{ name: 'q', dtype: 'int4_g64', shape: [16, 96] }] },
+    'FORMAT_INVALID',
+    'tensor q row length is 96',
+    '64',
+  ],
+  [
+    'a panel that is cut short',
+    { alignment: 64, tensors: [{ name: 'q', dtype: 'int4', shape: [1, 32], bytes: new Uint8Array(383) }] },
+    'FORMAT_INVALID',
+    'tensor q size is 384',
+    'ends past',
+  ],
+  [
+    'more panels than can be counted',
+    { alignment: 64, tensors: [{ name: 'q', dtype: 'int4', shape: [1, 32], dimensions: [2 ** 49, 2] }] },
+    'FORMAT_INVALID',
+    'tensor q size is',
+    'ends past',
+  ],
+  [
     'two tensors in one place',
     { tensors: [f32('a'), f32('b', { offset: 0 })] },
     'FORMAT_INVALID',
@@ -202,6 +230,14 @@ describe('a hostile GGUF file is refused, naming file, field and value', () => {
   for (const [name, bytes, code, ...message] of bombs) {
     test(name, () => expectEngineError(() => readBytes(bytes), code, path, ...message));
   }
+
+  test('panels between cache lines are refused', async () => {
+    // The data starts at a multiple of 32; one of the two tensors lies at an odd one.
+    const tensors = [0, 416].map((offset) => ({ name: `t${offset}`, dtype: 'int4' as const, shape: [16, 32], offset }));
+    const bytes = new Uint8Array(416 + 384);
+    const file = writeGguf({ tensors: tensors.map((tensor) => ({ ...tensor, bytes })) });
+    await expectEngineError(() => readBytes(file), 'FORMAT_INVALID', 'position in the file', 'a multiple of 64');
+  });
 
   test('a bad element of a list is named by its index', async () => {
     const bytes = writeGguf({ metadata: { flags: list('bool', [true, false, 7]) } });

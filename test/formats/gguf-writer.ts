@@ -1,4 +1,4 @@
-import { type DType, dtypes, rowBytes } from '../../src/tensor/dtype.js';
+import { type DType, dtypes, matrixBytes } from '../../src/tensor/dtype.js';
 
 /** Value types of GGUF in the order of their ids. */
 const typeNames = [
@@ -105,7 +105,7 @@ export function writeGguf(input: GgufInput): Uint8Array {
 /** Bytes of a tensor of this shape. */
 export function tensorBytes(dtype: DType, shape: readonly number[]): number {
   const columns = shape.at(-1) ?? 1;
-  return (shape.reduce((a, b) => a * b, 1) / columns) * (rowBytes(dtype, columns) ?? 0);
+  return matrixBytes(dtype, shape.reduce((a, b) => a * b, 1) / columns, columns) ?? 0;
 }
 
 /** Little-endian bytes of float32 values. */

@@ -2,7 +2,7 @@ import type { GgufSource, SafetensorsSource } from '../../src/formats/hub.js';
 import type { JsonObject } from '../../src/formats/json.js';
 import type { TensorInfo } from '../../src/formats/model-file.js';
 import type { DType } from '../../src/tensor/dtype.js';
-import { rowBytes } from '../../src/tensor/dtype.js';
+import { matrixBytes } from '../../src/tensor/dtype.js';
 import { type TinyModel, tinyLlama } from './tiny-checkpoint.js';
 
 type Shapes = Readonly<Record<string, readonly number[]>>;
@@ -76,7 +76,7 @@ export function tensorTable(shapes: Shapes, dtypeOf: (name: string) => DType = (
   for (const [name, shape] of Object.entries(shapes)) {
     const dtype = dtypeOf(name);
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-    const byteLength = rows * rowBytes(dtype, shape.at(-1)!)!;
+    const byteLength = matrixBytes(dtype, rows, shape.at(-1)!)!;
     table.set(name, { name, dtype, shape, file: '/models/tiny', offset, byteLength });
     offset += byteLength;
   }

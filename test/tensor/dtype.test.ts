@@ -1,6 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { type DType, dequantiseRow, dtypeFromId, dtypes, rowBytes } from '../../src/tensor/dtype.js';
+import {
+  type BlockDType,
+  type DType,
+  dequantiseRow,
+  dtypeFromId,
+  dtypes,
+  isQuantised,
+  matrixBytes,
+} from '../../src/tensor/dtype.js';
 import { createIntegerBlock, SCALE_GROUP } from '../../src/tensor/integer-block.js';
 import { quantisedTypes, randomRow } from './random-blocks.js';
 
@@ -14,7 +22,7 @@ function floatsOf(base64: string): Float32Array {
   return new Float32Array(bytes.buffer);
 }
 
-function dequantised(dtype: DType, bytes: Uint8Array): Float32Array {
+function dequantised(dtype: BlockDType, bytes: Uint8Array): Float32Array {
   const { blockSize, blockBytes, dequantise } = dtypes[dtype];
   const out = new Float32Array((bytes.length / blockBytes) * blockSize);
   for (let b = 0; b * blockBytes < bytes.length; b++) dequantise(bytes, b * blockBytes, out, b * blockSize);
@@ -37,15 +45,15 @@ describe('the table of storage types', () => {
     expect(dtypeFromId(9)).toBeNull();
   });
 
-  it('knows the bytes of a row only where blocks divide it', () => {
-    expect(rowBytes('q4_k', 512)).toBe(288);
-    expect(rowBytes('q4_k', 128)).toBeNull();
-    expect(rowBytes('bf16', 7)).toBe(14);
+  it('knows the bytes of a matrix only where blocks divide its rows', () => {
+    expect(matrixBytes('q4_k', 1, 512)).toBe(288);
+    expect(matrixBytes('q4_k', 3, 128)).toBeNull();
+    expect(matrixBytes('bf16', 3, 7)).toBe(42);
   });
 
   it('gives integers to quantised types only', () => {
-    const without = Object.entries(dtypes).filter(([, row]) => row.unpack === undefined);
-    expect(without.map(([name]) => name)).toEqual(['f32', 'f16', 'bf16']);
+    const without = (Object.keys(dtypes) as DType[]).filter((dtype) => !isQuantised(dtype));
+    expect(without).toEqual(['f32', 'f16', 'bf16']);
   });
 });
 

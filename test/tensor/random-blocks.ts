@@ -1,9 +1,10 @@
-import { type DType, dtypes } from '../../src/tensor/dtype.js';
+import { type BlockDType, type DType, dtypes, isPacked, matrixBytes } from '../../src/tensor/dtype.js';
 import { floatToHalf } from '../../src/tensor/float16.js';
+import { type PackedDType, packedLayouts, panelBytes } from '../../src/tensor/packed.js';
 import { seededNormal, seededRandom } from './random.js';
 
 /** Where the float16 factors of each quantised type lie within a block, in bytes. */
-const halfOffsets: Partial<Record<DType, readonly number[]>> = {
+const halfOffsets: Partial<Record<BlockDType, readonly number[]>> = {
   q4_0: [0],
   q4_1: [0, 2],
   q5_0: [0],
@@ -20,14 +21,50 @@ const halfOffsets: Partial<Record<DType, readonly number[]>> = {
   tq2_0: [64],
 };
 
-export const allTypes = Object.keys(dtypes) as DType[];
-export const quantisedTypes = Object.keys(halfOffsets) as DType[];
+export const packedTypes = Object.keys(packedLayouts) as PackedDType[];
+export const blockTypes = (Object.keys(dtypes) as DType[]).filter((dtype): dtype is BlockDType => !isPacked(dtype));
+export const quantisedTypes = Object.keys(halfOffsets) as BlockDType[];
+
+/** Stored bytes of a matrix of random values, small enough that sums of products stay finite. */
+export function randomMatrix(dtype: DType, rows: number, columns: number, seed: number): Uint8Array {
+  const bytes = new Uint8Array(matrixBytes(dtype, rows, columns)!);
+  if (!isPacked(dtype)) {
+    const rowBytes = bytes.length / rows;
+    for (let r = 0; r < rows; r++) bytes.set(randomRow(dtype, columns, seed + r), r * rowBytes);
+    return bytes;
+  }
+  const random = seededRandom(seed);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = Math.floor(random() * 256);
+  setFactors(bytes, dtype, columns, seed + 1);
+  return bytes;
+}
+
+/** d and m of every panel, random, in place of what is there; rows of padding get some too. */
+function setFactors(bytes: Uint8Array, dtype: PackedDType, columns: number, seed: number): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const word = new DataView(new ArrayBuffer(4));
+  const normal = seededNormal(seed);
+  for (let panel = 0; panel < bytes.length; panel += panelBytes(dtype, columns)) {
+    for (let i = 0; i < 32; i++) {
+      word.setFloat32(0, normal() / 4096);
+      view.setUint16(panel + 2 * i, i < 16 || packedLayouts[dtype].mins ? word.getUint16(0) : 0, true);
+    }
+  }
+}
+
+/** The same, with every code and factor code at the value whose bits are those of `fill`: sums at their largest. */
+export function filledMatrix(dtype: DType, rows: number, columns: number, fill: number, seed: number): Uint8Array {
+  if (!isPacked(dtype)) return filledRow(dtype, rows * columns, fill, seed);
+  const bytes = new Uint8Array(matrixBytes(dtype, rows, columns)!).fill(fill);
+  setFactors(bytes, dtype, columns, seed);
+  return bytes;
+}
 
 /**
  * Stored bytes of `count` random values, a multiple of the block size: normal values for float types; for quantised ones
  * random codes and scales with a small finite d (and dmin) per block.
  */
-export function randomRow(dtype: DType, count: number, seed: number): Uint8Array {
+export function randomRow(dtype: BlockDType, count: number, seed: number): Uint8Array {
   const { blockSize, blockBytes } = dtypes[dtype];
   const bytes = new Uint8Array((count / blockSize) * blockBytes);
   const view = new DataView(bytes.buffer);
@@ -51,8 +88,7 @@ export function randomRow(dtype: DType, count: number, seed: number): Uint8Array
   return bytes;
 }
 
-/** The same, with every code and integer scale at the value whose bits are those of `fill`: sums at their largest. */
-export function filledRow(dtype: DType, count: number, fill: number, seed: number): Uint8Array {
+function filledRow(dtype: BlockDType, count: number, fill: number, seed: number): Uint8Array {
   const bytes = randomRow(dtype, count, seed);
   const offsets = halfOffsets[dtype]!.flatMap((offset) => [offset, offset + 1]);
   const { blockBytes } = dtypes[dtype];
