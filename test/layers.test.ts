@@ -16,7 +16,21 @@ const mayImport: Record<string, readonly string[]> = {
   engine: ['backend', 'base'],
   serving: ['engine', 'tokenizer', 'base'],
   library: ['serving', 'engine', 'model', 'backend', 'formats', 'tokenizer', 'tensor', 'base'],
-  cli: ['library', 'serving', 'engine', 'model', 'backend', 'formats', 'tokenizer', 'tensor', 'base'],
+  synthetic: ['formats', 'tokenizer', 'tensor', 'base'],
+  evaluation: ['library', 'serving', 'engine', 'model', 'backend', 'formats', 'tokenizer', 'tensor', 'base'],
+  cli: [
+    'synthetic',
+    'evaluation',
+    'library',
+    'serving',
+    'engine',
+    'model',
+    'backend',
+    'formats',
+    'tokenizer',
+    'tensor',
+    'base',
+  ],
 };
 
 function sources(folder: string): string[] {
