@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { chatCommand } from './chat.js';
 import { doctorCommand } from './doctor.js';
+import { evalCommand } from './eval.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { note, Output, reportError } from './output.js';
@@ -18,7 +19,8 @@ const program = new Command('engine')
   .configureHelp({ showGlobalOptions: true });
 for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
   program.addCommand(command);
-for (const command of [program, ...program.commands])
+program.addCommand(evalCommand());
+for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)])
   command
     .exitOverride()
     .configureOutput({ writeErr: () => undefined, writeOut: (text) => void new Output().write(text) });
