@@ -86,7 +86,7 @@ std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* p
   WordReader reader(words);
   if (reader.Integer() != kAbiNumber) return "the plan was encoded for another version of the addon";
   const size_t num_buffers = reader.Count(3);
-  const size_t num_weights = reader.Count(7);
+  const size_t num_weights = reader.Count(8);
   const size_t num_rope_tables = reader.Count(3);
   const size_t num_kv_layers = reader.Count(2);
   const size_t num_ops = reader.Count(2);
@@ -114,6 +114,7 @@ std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* p
     weight.rows = reader.Integer();
     weight.columns = reader.Integer();
     weight.transposed_stride = reader.Integer();
+    weight.quantize_to = static_cast<kernels::DType>(reader.Integer());
   }
   plan->rope_tables.resize(num_rope_tables);
   for (RopeInfo& table : plan->rope_tables) {

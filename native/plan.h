@@ -40,8 +40,9 @@ struct WeightInfo {
   int32_t rows;
   int32_t columns;
   int32_t transposed_stride;  // 0: rows are contiguous; else element (r, c) is value c · stride + r
+  kernels::DType quantize_to;  // what is made of it at load; `dtype`: it is used as it is stored
 
-  int32_t block_size() const { return kernels::dtype_traits(dtype).block_size; }
+  int32_t block_size() const { return kernels::dtype_traits(quantize_to).block_size; }
 };
 
 struct RopeInfo {

@@ -47,6 +47,9 @@ std::string VerifyTables(const Plan& plan, size_t num_files) {
     if (traits.block_size == 0) {
       return "a weight has the unknown type " + std::to_string(static_cast<int32_t>(weight.dtype));
     }
+    if (kernels::dtype_traits(weight.quantize_to).block_size == 0) {
+      return "a weight is to become the unknown type " + std::to_string(static_cast<int32_t>(weight.quantize_to));
+    }
     if (weight.offset < 0 || weight.rows < 1 || weight.rows > kMaxWidth || weight.columns < 1 ||
         weight.columns > kMaxWidth || weight.columns % traits.block_size != 0) {
       return "a weight has the shape [" + std::to_string(weight.rows) + ", " + std::to_string(weight.columns) + "]";

@@ -1,4 +1,5 @@
 import type { DType } from '../tensor/dtype.js';
+import type { PackedDType } from '../tensor/packed.js';
 import type { Buffer } from './op.js';
 import type { Plan } from './plan.js';
 
@@ -36,6 +37,13 @@ export interface WeightSource {
    * c · transposedStride + r after `offset`.
    */
   readonly transposedStride: number;
+  /** What the matrix is quantised to while it is loaded; absent: it is used as it is stored. */
+  readonly quantize?: PackedDType | undefined;
+}
+
+/** The type a weight has in memory. */
+export function dtypeInMemory({ dtype, quantize }: Pick<WeightSource, 'dtype' | 'quantize'>): DType {
+  return quantize ?? dtype;
 }
 
 /** Everything is allocated for these at load; a step never allocates. */

@@ -1,12 +1,12 @@
 import { invariant } from '../base/errors.js';
 import { dtypes } from '../tensor/dtype.js';
-import type { SessionLimits, WeightTable } from './backend.js';
+import { dtypeInMemory, type SessionLimits, type WeightTable } from './backend.js';
 import { type Op, opFields, opNames, opSchema } from './op.js';
 import type { Plan } from './plan.js';
 import { samplingFields } from './sampling.js';
 
 /** Raised whenever the words below change without the schemas changing. */
-const ENCODING_VERSION = 1;
+const ENCODING_VERSION = 2;
 
 /**
  * Stands for everything TypeScript and native code must agree on: op table, sampling record, encoding. Generated into
@@ -21,7 +21,7 @@ export interface EncodedPlan {
    *          floats per logits row
    * limits   maxTokens, maxRows, maxSequences, contextSize, blockSize, numBlocks, KV dtype
    * buffer   width, rows (0 tokens, 1 logits), offset
-   * weight   file, offset (low, high), dtype id, rows, columns, transposedStride
+   * weight   file, offset (low, high), dtype id, rows, columns, transposedStride, dtype id in memory
    * rope     numPairs, magnitude (float64), inverse frequencies (float64 each)
    * kv layer numKvHeads, headDim
    * op       op code, then its fields
@@ -65,7 +65,7 @@ export function encodePlan(plan: Plan, weights: WeightTable, limits: SessionLimi
     );
     invariant(Number.isSafeInteger(source.offset) && source.offset >= 0, `weight ${name} starts at ${source.offset}`);
     words.integers(file, source.offset | 0, Math.floor(source.offset / 2 ** 32));
-    words.integers(dtypes[source.dtype].id, rows, columns, source.transposedStride);
+    words.integers(dtypes[source.dtype].id, rows, columns, source.transposedStride, dtypes[dtypeInMemory(source)].id);
   }
 
   for (const { inverseFrequencies, magnitude } of plan.ropeTables) {

@@ -1,5 +1,6 @@
 import { SCALE_GROUP } from '../tensor/integer-block.js';
-import { type IntegerRows, PANEL_ROWS, type ReferenceMatrix } from './reference-matrix.js';
+import { PANEL_ROWS } from '../tensor/packed.js';
+import type { IntegerRows, ReferenceMatrix } from './reference-matrix.js';
 import type { QuantisedRows } from './reference-q8.js';
 
 /**

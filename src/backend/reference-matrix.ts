@@ -1,9 +1,7 @@
 import { invariant } from '../base/errors.js';
 import { type DType, dequantiseRows, dtypes, forEachBlock } from '../tensor/dtype.js';
 import { createIntegerBlock, type IntegerBlock, SCALE_GROUP } from '../tensor/integer-block.js';
-
-/** Rows decoded at a time from a matrix that stays as it is stored. */
-export const PANEL_ROWS = 16;
+import { PANEL_ROWS } from '../tensor/packed.js';
 
 /** Rows of quantised weights as integers: weight i of a block is d · products[i] − dmin · mins[⌊i / 16⌋]. */
 export interface IntegerRows {

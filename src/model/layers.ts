@@ -1,3 +1,4 @@
+import { dtypeInMemory } from '../backend/backend.js';
 import type { Activations, Buffer, Weight } from '../backend/op.js';
 import type { PlanBuilder } from '../backend/plan.js';
 import { isQuantised } from '../tensor/dtype.js';
@@ -100,9 +101,9 @@ export class LayerRecorder {
   }
 
   #linear(x: Buffer, weight: Weight, bias: Weight | null): Buffer {
-    const { dtype, rows } = this.weights.sourceOf(weight);
+    const source = this.weights.sourceOf(weight);
     // A single row counts as a vector, and vectors are float32 in memory.
-    const meetsIntegers = isQuantised(dtype) && rows > 1;
+    const meetsIntegers = isQuantised(dtypeInMemory(source)) && source.rows > 1;
     return this.plan.linear(x, weight, bias, meetsIntegers ? this.options.activations : 'f32');
   }
 }

@@ -9,6 +9,7 @@ import { ConfigReader } from './config-reader.js';
 import { familyOf } from './families.js';
 import type { Family } from './family.js';
 import { LayerRecorder } from './layers.js';
+import type { QuantisedTypes } from './quantised-types.js';
 import { ropeTable } from './rope.js';
 import { WeightBinder } from './weights.js';
 
@@ -23,6 +24,8 @@ export interface ModelOptions {
   readonly activations: Activations;
   /** false keeps every buffer alive to the end of a step, so that tests can read all of them. Default true. */
   readonly reuseBuffers?: boolean;
+  /** What matrices are quantised to while they are loaded; default: nothing, they are used as they are stored. */
+  readonly quantise?: QuantisedTypes | undefined;
 }
 
 /**
@@ -33,7 +36,7 @@ export interface ModelOptions {
 export function loadModel(source: ModelSource, options: ModelOptions): LoadedModel {
   const { family, config } = configure(source);
   const plan = new PlanBuilder();
-  const binder = new WeightBinder(plan, source, config, family.names);
+  const binder = new WeightBinder(plan, source, config, family.names, options.quantise);
   const layers = new LayerRecorder(config, plan, binder, {
     activations: options.activations,
     rope: config.rope && plan.ropeTable(ropeTable(config.rope, readFrequencyFactors(source, config.rope.rotaryDim))),

@@ -1,13 +1,14 @@
-import type { KvDType, SessionLimits } from '../backend/backend.js';
+import { dtypeInMemory, type KvDType, type SessionLimits } from '../backend/backend.js';
 import type { Plan } from '../backend/plan.js';
-import { dtypes, matrixBytes } from '../tensor/dtype.js';
+import { type DType, dtypes, matrixBytes } from '../tensor/dtype.js';
+import { LINE, PANEL_ROWS } from '../tensor/packed.js';
 import type { LoadedModel } from './load.js';
 
 /** What a session of the native backend needs, in bytes, besides the scratch of its threads (below 1 MB each). */
 export interface MemoryPlan {
   /** Matrices that stay where they lie in the mapped files: page cache, shared between processes. */
   readonly mappedWeights: number;
-  /** Vectors as float32, and matrices that are stored transposed. */
+  /** Vectors as float32, and matrices that are stored transposed, quantised at load, or re-encoded for the kernels. */
   readonly copiedWeights: number;
   readonly kvBytesPerToken: number;
   readonly kvCache: number;
@@ -57,16 +58,47 @@ export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPla
   };
 }
 
-function weightBytes({ weights }: LoadedModel): { mapped: number; copied: number } {
+function weightBytes({ plan, weights }: LoadedModel): { mapped: number; copied: number } {
+  const meetsIntegers = new Set<number>();
+  const readAsStored = new Set<number>();
+  for (const op of plan.ops) {
+    if (op.op === 'linear') (op.activations === 'q8' ? meetsIntegers : readAsStored).add(op.weight.id);
+    if (op.op === 'embed' || op.op === 'addPositions') readAsStored.add(op.table.id);
+  }
   let mapped = 0;
   let copied = 0;
-  for (const { dtype, rows, columns, transposedStride } of weights.entries) {
+  for (const [id, { dtype, rows, columns, transposedStride, quantize }] of weights.entries.entries()) {
     const stored = matrixBytes(dtype, rows, columns)!;
+    const repacked = meetsIntegers.has(id) ? repackedBytes(dtype, rows, columns) : null;
     if (rows === 1) copied += aligned(columns * FLOAT_BYTES);
+    else if (quantize !== undefined) copied += matrixBytes(quantize, rows, columns)!;
     else if (transposedStride > 0) copied += aligned(stored);
-    else mapped += stored;
+    else if (repacked === null) mapped += stored;
+    else {
+      copied += repacked;
+      // A tied embedding is also looked up, row by row, in what is stored.
+      if (readAsStored.has(id)) mapped += stored;
+    }
   }
   return { mapped, copied };
+}
+
+/**
+ * Types of GGUF that are re-encoded, exactly, into panels of 16 rows where they meet 8-bit activations: bytes per panel
+ * with rows of this many values.
+ */
+const repackedPanelBytes: Readonly<Partial<Record<DType, (columns: number) => number>>> = {
+  q4_0: (columns) => LINE * Math.ceil(columns / 64) + (columns / 32) * 256,
+  q8_0: (columns) => LINE * Math.ceil(columns / 64) + (columns / 32) * 512,
+  q4_k: (columns) => (columns / 256) * 2368,
+  q5_k: (columns) => (columns / 256) * 2880,
+  q6_k: (columns) => (columns / 256) * 3392,
+};
+
+/** Bytes of the re-encoded matrix, or null if its type stays as it is stored, or it has too few rows. */
+function repackedBytes(dtype: DType, rows: number, columns: number): number | null {
+  const bytes = repackedPanelBytes[dtype];
+  return bytes === undefined || rows < PANEL_ROWS ? null : Math.ceil(rows / PANEL_ROWS) * bytes(columns);
 }
 
 /** Inputs of linears as 8-bit integers: one area per block size, as large as its largest input. */
@@ -74,7 +106,7 @@ function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): numb
   const valuesByBlock = new Map<number, number>();
   for (const op of plan.ops) {
     if (op.op !== 'linear' || op.activations !== 'q8') continue;
-    const { blockSize } = dtypes[weights.entries[op.weight.id]!.dtype];
+    const { blockSize } = dtypes[dtypeInMemory(weights.entries[op.weight.id]!)];
     const values = op.x.width * (op.x.rows === 'tokens' ? limits.maxTokens : limits.maxRows);
     valuesByBlock.set(blockSize, Math.max(valuesByBlock.get(blockSize) ?? 0, values));
   }

@@ -7,6 +7,7 @@ import { requireTensor, type TensorInfo } from '../formats/model-file.js';
 import { isPacked, matrixBytes, partOffset } from '../tensor/dtype.js';
 import type { ModelConfig } from './config.js';
 import { ggufNames, type Names, type Role } from './names.js';
+import { type QuantisedTypes, quantisedType } from './quantised-types.js';
 import { shapes } from './shapes.js';
 
 /** A tensor, or the rows of one that belong to a role. */
@@ -16,6 +17,8 @@ interface Place {
   /** Rows (values of a bias) before the role's, and of the whole tensor. */
   readonly firstRow: number;
   readonly totalRows: number;
+  /** First rows of all roles that share the tensor. */
+  readonly partStarts: readonly number[];
 }
 
 /**
@@ -31,12 +34,16 @@ export class WeightBinder {
   readonly #bound = new Map<string, Weight>();
   readonly #used = new Set<string>();
 
-  /** @param names of the family's safetensors; GGUF has names of its own */
+  /**
+   * @param names of the family's safetensors; GGUF has names of its own
+   * @param quantise what to make of matrices while they are loaded; null: nothing
+   */
   constructor(
     private readonly plan: PlanBuilder,
     private readonly source: ModelSource,
     private readonly config: ModelConfig,
     names: Names,
+    private readonly quantise: QuantisedTypes | null = null,
   ) {
     this.#names = source.format === 'gguf' ? ggufNames : names;
     const { prefix, roles } = this.#names;
@@ -47,13 +54,16 @@ export class WeightBinder {
   /** A matrix, by its shape in shapes.ts. */
   matrix(role: Role, layer?: number): Weight {
     const [rows, columns] = shapes[role](this.config);
-    const { name, firstRow, totalRows } = this.#place(role, layer, '.weight');
+    const { name, firstRow, totalRows, partStarts } = this.#place(role, layer, '.weight');
     // Panels of the engine's own types are made of rows, whatever a checkpoint's habit is.
     const dtype = this.source.tensors.get(`${name}.weight`)?.dtype ?? 'f32';
     const transposed = this.#names.transposed && layer !== undefined && !isPacked(dtype);
     const tensor = this.#require(`${name}.weight`, transposed ? [columns, totalRows] : [totalRows, columns]);
     const skipped = transposed ? matrixBytes(tensor.dtype, 1, firstRow) : partOffset(tensor.dtype, firstRow, columns);
-    return this.#bind(tensor, firstRow, skipped, { rows, columns, transposedStride: transposed ? totalRows : 0 });
+    const stored = { dtype: tensor.dtype, columns, partStarts };
+    const quantize = this.quantise && quantisedType(role, stored, this.quantise);
+    const transposedStride = transposed ? totalRows : 0;
+    return this.#bind(tensor, firstRow, skipped, { rows, columns, transposedStride, ...(quantize && { quantize }) });
   }
 
   /** A norm's weight. */
@@ -99,13 +109,14 @@ export class WeightBinder {
     if (stacked?.roles.includes(role)) {
       const name = this.#fileName(stacked.name, layer);
       if (own === undefined || this.source.tensors.has(name + suffix)) {
-        const before = stacked.roles.slice(0, stacked.roles.indexOf(role));
-        const sum = (list: readonly Role[]) => list.reduce((total, of) => total + rows(of), 0);
-        return { name, firstRow: sum(before), totalRows: sum(stacked.roles) };
+        const startOf = (index: number) => stacked.roles.slice(0, index).reduce((sum, of) => sum + rows(of), 0);
+        const partStarts = stacked.roles.map((_, index) => startOf(index));
+        const totalRows = startOf(stacked.roles.length);
+        return { name, firstRow: partStarts[stacked.roles.indexOf(role)]!, totalRows, partStarts };
       }
     }
     invariant(own !== undefined, `the family's names have none for ${role}`);
-    return { name: this.#fileName(own, layer), firstRow: 0, totalRows: rows(role) };
+    return { name: this.#fileName(own, layer), firstRow: 0, totalRows: rows(role), partStarts: [0] };
   }
 
   #fileName(name: string, layer: number | undefined): string {
@@ -132,7 +143,7 @@ export class WeightBinder {
     tensor: TensorInfo,
     first: number,
     skipped: number | null,
-    part: Pick<WeightSource, 'rows' | 'columns' | 'transposedStride'>,
+    part: Pick<WeightSource, 'rows' | 'columns' | 'transposedStride' | 'quantize'>,
   ): Weight {
     const key = `${tensor.name} ${first}`;
     const bound = this.#bound.get(key);

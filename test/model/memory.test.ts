@@ -22,9 +22,10 @@ test('memory is counted exactly', () => {
     },
   );
   const plan = memoryPlan(model, limits);
-  const layer = 32 * 34 + 4 * (2 * 16 * 32 + 32 * 32 + 3 * 48 * 32); // bytes
+  const layer = 4 * (2 * 16 * 32 + 32 * 32 + 3 * 48 * 32); // bytes
+  const repacked = 2 * (64 + 512); // attn_q in panels of 16 rows
   expect(plan.mappedWeights).toBe(96 * 32 * 4 + 2 * layer);
-  expect(plan.copiedWeights).toBe(5 * 128);
+  expect(plan.copiedWeights).toBe(5 * 128 + 2 * repacked);
   expect(plan.kvBytesPerToken).toBe(2 * 2 * 16 * 2);
   expect(plan.kvCache).toBe(plan.kvBytesPerToken * 80);
   const { arenaWidths } = model.plan;
@@ -39,6 +40,16 @@ test('transposed matrices count as copies', () => {
   const plan = memoryPlan(loadModel(safetensorsSource({}, tinyGpt2()), { activations: 'f32' }), limits);
   expect(plan.mappedWeights).toBe(4 * 32 * (96 + 64));
   expect(plan.copiedWeights).toBe(2 * 4 * (12 * 32 * 32 + 9 * 32 + 4 * 32) + 2 * 4 * 32);
+});
+
+test('matrices that are quantised at load are copies, whatever they are stored as', () => {
+  const quantise = { layers: 'int4', head: 'int8' } as const;
+  const plan = memoryPlan(loadModel(ggufSource(), { activations: 'q8', quantise }), limits);
+  const panel = (columns: number) => 64 + 64 * Math.ceil(columns / 64) + 256 * (columns / 32); // bytes of int4
+  const int8 = 64 + 64 + 512;
+  // ffn_down has rows of 48 values, which no group divides.
+  expect(plan.mappedWeights).toBe(2 * 4 * 32 * 48);
+  expect(plan.copiedWeights).toBe(6 * int8 + 2 * (2 + 1 + 1 + 2 + 3 + 3) * panel(32) + 5 * 128);
 });
 
 test('tied weights count once', () => {
