@@ -39,6 +39,9 @@ export const modelFlag = () =>
     'GGUF or safetensors file, or a folder with config.json (default: the embedded model)',
   );
 
+export const quantizeFlag = () =>
+  choice('--quantize <type>', 'quantise the matrices while loading; default none', ['none', 'int8', 'int4']);
+
 /** Flags of every command that loads a model to run it. */
 export function loadFlags(): Option[] {
   return [
@@ -52,6 +55,7 @@ export function loadFlags(): Option[] {
       'f32',
       'q8',
     ]),
+    quantizeFlag(),
   ];
 }
 

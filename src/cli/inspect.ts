@@ -1,15 +1,17 @@
 import { Command } from 'commander';
 import { openModel } from '../formats/hub.js';
 import { embeddedModel } from '../library/embedded-model.js';
-import { type LoadOptions, sessionLimits } from '../library/load-options.js';
+import { type LoadOptions, sessionLimits, typesAtLoad } from '../library/load-options.js';
 import { chatTemplateOf } from '../library/open-chat-template.js';
 import { tokenizerOf } from '../library/open-tokenizer.js';
 import { loadModel } from '../model/load.js';
 import { countParameters, memoryPlan } from '../model/memory.js';
-import { choice, number } from './flags.js';
+import { choice, number, quantizeFlag } from './flags.js';
 import { formatBytes, formatTable, Output } from './output.js';
 
-type InspectFlags = Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype'> & { readonly json?: boolean };
+type InspectFlags = Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype' | 'quantize'> & {
+  readonly json?: boolean;
+};
 
 export function inspectCommand(): Command {
   return new Command('inspect')
@@ -18,6 +20,7 @@ export function inspectCommand(): Command {
     .addOption(number('--context-size <tokens>', "plan for this context; default: the model's, at most 4096"))
     .addOption(number('--batch-size <n>', 'plan for this many requests of full length at once; default 1'))
     .addOption(choice('--kv-dtype <type>', 'plan for this storage of keys and values; default f32', ['f32', 'f16']))
+    .addOption(quantizeFlag())
     .option('--json', 'print one JSON object')
     .action(inspect);
 }
@@ -30,7 +33,7 @@ async function inspect(path: string | undefined, flags: InspectFlags): Promise<v
 
 async function describe(path: string, flags: InspectFlags) {
   const source = await openModel(path);
-  const model = loadModel(source, { activations: 'q8' });
+  const model = loadModel(source, { activations: 'q8', quantise: typesAtLoad(flags) });
   const limits = sessionLimits(flags, model.config);
   const tokenizer = tokenizerOf(source);
   const { config } = model;

@@ -14,7 +14,7 @@ import type { ChatTemplate } from '../tokenizer/chat-template.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
 import { chooseBackend } from './choose-backend.js';
 import { requireEmbeddedModel } from './embedded-model.js';
-import { type LoadOptions, sessionLimits } from './load-options.js';
+import { type LoadOptions, sessionLimits, typesAtLoad } from './load-options.js';
 import { chatTemplateOf } from './open-chat-template.js';
 import { tokenizerOf } from './open-tokenizer.js';
 
@@ -65,8 +65,9 @@ export class Engine implements AsyncDisposable {
     if (options.signal?.aborted) throw new EngineError('ABORTED', {});
     const path = options.model ?? requireEmbeddedModel();
     const { backend, fallbackReason, activations } = chooseBackend(options);
+    const quantise = typesAtLoad(options);
     const source = await openModel(path);
-    const { config, plan, weights } = loadModel(source, { activations });
+    const { config, plan, weights } = loadModel(source, { activations, quantise });
     const limits = sessionLimits(options, config);
     const tokenizer = tokenizerOf(source);
     const chatTemplate = chatTemplateOf(source, tokenizer, options.chatTemplate);

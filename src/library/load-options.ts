@@ -1,8 +1,10 @@
 import type { KvDType, SessionLimits } from '../backend/backend.js';
 import type { Activations } from '../backend/op.js';
 import { EngineError } from '../base/errors.js';
+import { type QuantisedTypes, quantisedTypes } from '../model/quantised-types.js';
 
 export type BackendName = 'native-cpu' | 'reference';
+export type QuantizeOption = 'none' | 'int8' | 'int4';
 
 /** How to load a model. */
 export interface LoadOptions {
@@ -20,6 +22,11 @@ export interface LoadOptions {
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
   readonly activations?: 'auto' | Activations | undefined;
+  /**
+   * Quantises the matrices while they are loaded, exactly as `engine quantize` would: `int8` or `int4` for the layers,
+   * int8 for embeddings and head. Default `none`.
+   */
+  readonly quantize?: QuantizeOption | undefined;
   /** A Jinja file with a chat template to use in place of the model's own. */
   readonly chatTemplate?: string | undefined;
   /** Gives up loading with ABORTED. */
@@ -64,6 +71,12 @@ export function sessionLimits(
     numBlocks: Math.ceil(contextSize / BLOCK_SIZE) * batchSize,
     kvDtype: oneOf('kvDtype', options.kvDtype ?? 'f32', ['f32', 'f16']),
   };
+}
+
+/** What matrices become while they are loaded; undefined: what they are stored as. Throws OPTION_INVALID. */
+export function typesAtLoad({ quantize = 'none' }: Pick<LoadOptions, 'quantize'>): QuantisedTypes | undefined {
+  const type = oneOf('quantize', quantize, ['none', 'int8', 'int4']);
+  return type === 'none' ? undefined : quantisedTypes[type];
 }
 
 /** Throws OPTION_INVALID unless the value is one of the choices. */
