@@ -3,13 +3,17 @@
 // throw. All state belongs to a session's object, so any number of environments (worker threads) can use the addon.
 #include <napi.h>
 
+#include <functional>
 #include <memory>
 #include <new>
 #include <span>
 #include <string>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <variant>
 
+#include "native/quantize.h"
 #include "native/session.h"
 
 namespace engine {
@@ -40,7 +44,10 @@ Napi::Value ToJs(Napi::Env env, const Failure& failure) {
 }
 
 template <class T>
-constexpr napi_typedarray_type kArrayType = std::is_same_v<T, float> ? napi_float32_array : napi_int32_array;
+constexpr napi_typedarray_type kArrayType = std::is_same_v<T, float>     ? napi_float32_array
+                                            : std::is_same_v<T, double>  ? napi_float64_array
+                                            : std::is_same_v<T, uint8_t> ? napi_uint8_array
+                                                                         : napi_int32_array;
 
 // Reads typed arrays; `ok` turns false if one is of another type. Undefined is an empty array.
 class Arrays {
@@ -106,6 +113,12 @@ bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, Array
          top_logprobs.size() == top_ids.size();
 }
 
+FileStamp ToFileStamp(const Napi::Object& file) {
+  return {.path = file.Get("path").ToString(),
+          .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
+          .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()};
+}
+
 class SessionObject : public Napi::ObjectWrap<SessionObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -161,10 +174,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     for (uint32_t i = 0; i < names.Length(); i++) load.names.push_back(names.Get(i).ToString());
     const auto files = request.Get("files").As<Napi::Array>();
     for (uint32_t i = 0; i < files.Length(); i++) {
-      const auto file = files.Get(i).As<Napi::Object>();
-      load.files.push_back({.path = file.Get("path").ToString(),
-                            .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
-                            .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()});
+      load.files.push_back(ToFileStamp(files.Get(i).As<Napi::Object>()));
     }
     load.kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
     load.num_threads = request.Get("threads").ToNumber().Int32Value();
@@ -306,6 +316,110 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   bool disposed_ = false;
 };
 
+// Work without a session, on a thread of its own, whose results go to arrays that JavaScript made.
+class Task {
+ public:
+  using Work = std::function<Failure(const std::atomic<bool>& cancelled)>;
+
+  // { done: a promise of undefined or of a failure, cancel() }. `arrays` are kept alive until then.
+  static Napi::Value Start(Napi::Env env, const Napi::Object& arrays, Work work) {
+    auto* task = new Task(env, arrays, std::move(work));
+    const Napi::Promise promise = task->deferred_.Promise();
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("done", promise);
+    result.Set("cancel", Napi::Function::New(env, [cancelled = task->cancelled_](const Napi::CallbackInfo&) {
+                 cancelled->store(true, std::memory_order_relaxed);
+               }));
+    try {
+      task->thread_ = std::thread([task] {
+        try {
+          task->failure_ = task->work_(*task->cancelled_);
+        } catch (const std::bad_alloc&) {
+          task->failure_ = OutOfMemory(0, "the work of native code");
+        }
+        task->completion_.NonBlockingCall();
+      });
+    } catch (const std::system_error& error) {
+      task->failure_ = Internal(std::string("no thread could be started: ") + error.what());
+      task->completion_.NonBlockingCall();
+    }
+    return result;
+  }
+
+ private:
+  Task(Napi::Env env, const Napi::Object& arrays, Work work)
+      : deferred_(Napi::Promise::Deferred::New(env)),
+        arrays_(Napi::Persistent(arrays)),
+        work_(std::move(work)),
+        completion_(Completion::New(env, "engine task", 0, 1, this)) {
+    // Runs before the environment takes the thread-safe function down.
+    napi_add_env_cleanup_hook(env, OnEnvironmentEnd, this);
+  }
+
+  static void OnEnvironmentEnd(void* object) {
+    auto* task = static_cast<Task*>(object);
+    task->cancelled_->store(true, std::memory_order_relaxed);
+    if (task->thread_.joinable()) task->thread_.join();
+    task->arrays_.SuppressDestruct();
+    delete task;
+  }
+
+  static void OnCompletion(Napi::Env env, Napi::Function, Task* task, void*) {
+    if (env == nullptr) return;  // the environment has ended
+    napi_remove_env_cleanup_hook(env, OnEnvironmentEnd, task);
+    if (task->thread_.joinable()) task->thread_.join();
+    task->completion_.Release();
+    task->deferred_.Resolve(ToJs(env, task->failure_));
+    delete task;
+  }
+
+  using Completion = Napi::TypedThreadSafeFunction<Task, void, OnCompletion>;
+
+  const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+  Napi::Promise::Deferred deferred_;
+  Napi::ObjectReference arrays_;
+  const Work work_;
+  Failure failure_;
+  Completion completion_;
+  std::thread thread_;
+};
+
+// quantizeMatrix(request, { out, sums, importance? }): see NativeQuantizeRequest in src/backend/native-loader.ts
+Napi::Value QuantizeMatrixTask(const Napi::CallbackInfo& info) {
+  const auto request = info[0].As<Napi::Object>();
+  const auto arrays = info[1].As<Napi::Object>();
+  const auto integer = [&](const char* name) { return request.Get(name).ToNumber().Int32Value(); };
+  QuantizeRequest work = {};
+  work.kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
+  work.file = ToFileStamp(request.Get("file").As<Napi::Object>());
+  work.name = request.Get("name").ToString();
+  work.weight.offset = request.Get("offset").ToNumber().Int64Value();
+  work.weight.dtype = static_cast<kernels::DType>(integer("dtype"));
+  work.weight.rows = integer("rows");
+  work.weight.columns = integer("columns");
+  work.weight.transposed_stride = integer("transposedStride");
+  work.target = static_cast<kernels::DType>(integer("target"));
+  work.first_panel = integer("firstPanel");
+  work.num_panels = integer("numPanels");
+  work.threads = integer("threads");
+  Arrays typed(info.Env());
+  const std::span<uint8_t> out = typed.Get<uint8_t>(arrays.Get("out"));
+  const std::span<double> sums = typed.Get<double>(arrays.Get("sums"));
+  const std::span<float> importance = typed.Get<float>(arrays.Get("importance"));
+  const bool weighted = !importance.empty();
+  if (weighted) work.importance = importance.data();
+  const bool fits = typed.ok() && work.kernels != nullptr && sums.size() == 2 &&
+                    (!weighted || importance.size() == static_cast<size_t>(work.weight.columns));
+  return Task::Start(info.Env(), arrays, [=](const std::atomic<bool>& cancelled) -> Failure {
+    if (!fits) return Internal(kWrongArrays);
+    QuantizeSums total;
+    Failure failure = QuantizeMatrix(work, cancelled, out.data(), out.size(), &total);
+    sums[0] = total.squared_error;
+    sums[1] = total.squared_sum;
+    return failure;
+  });
+}
+
 // isa(limit?): the best instruction set up to `limit`; null for an unknown name.
 Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
   const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
@@ -318,6 +432,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbiNumber);
   exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
   exports.Set("Session", SessionObject::Define(env));
+  exports.Set("quantizeMatrix", Napi::Function::New<QuantizeMatrixTask>(env, "quantizeMatrix"));
   return exports;
 }
 

@@ -197,6 +197,10 @@ struct Kernels {
   void (*add)(float* x, const float* y, int64_t count, Part part);
   // One row of logits; rows are shared out by the session.
   void (*sample)(const SampleArgs& args);
+  // One panel of one of our own types (quantize_panel.h) from 16 finite rows; `weights`, importance 0 … 1 of each column,
+  // may be null. Panels are shared out by the caller.
+  void (*quantize_panel)(uint8_t* out, DType dtype, const float* rows, int32_t columns, const float* weights,
+                         float* scratch);
 };
 
 // Values and bytes per block of a storage type; block_size is 0 for an unknown type.

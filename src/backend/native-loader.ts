@@ -13,6 +13,41 @@ export interface NativeAddon {
   /** The best instruction set of this machine that is not above `limit`; null if `limit` is no known name. */
   isa(limit?: string): string | null;
   readonly Session: new () => NativeHandle;
+  quantizeMatrix(request: NativeQuantizeRequest, arrays: NativeQuantizeArrays): NativeTask;
+}
+
+/** Work without a session, on threads of its own. */
+export interface NativeTask {
+  /** Resolves to undefined, or to the reason why not. */
+  readonly done: Promise<NativeFailure | undefined>;
+  /** Ends it soon, with ABORTED. */
+  cancel(): void;
+}
+
+/** Panels firstPanel … firstPanel + numPanels − 1 of a matrix in a file; dtype and target are ids of storage types. */
+export interface NativeQuantizeRequest {
+  readonly isa: string;
+  readonly file: NativeFile;
+  /** Of the tensor, for messages. */
+  readonly name: string;
+  readonly offset: number;
+  readonly dtype: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly transposedStride: number;
+  readonly target: number;
+  readonly firstPanel: number;
+  readonly numPanels: number;
+  readonly threads: number;
+}
+
+export interface NativeQuantizeArrays {
+  /** [bytes of the panels] */
+  readonly out: Uint8Array;
+  /** [2] sums of squared errors and of squared weights */
+  readonly sums: Float64Array;
+  /** [columns] how much errors count, 0 … 1. Without: 1. */
+  readonly importance?: Float32Array;
 }
 
 /** A session in native code. Promises resolve to undefined, or to the reason why not. */

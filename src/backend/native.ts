@@ -83,7 +83,7 @@ function availableIsas(addon: NativeAddon): string[] {
 }
 
 /** The lower of what the option and the environment allow. */
-function chooseIsa(addon: NativeAddon, option?: string): string {
+export function chooseIsa(addon: NativeAddon, option?: string): string {
   const order = availableIsas(addon);
   const limits = { isa: option, ENGINE_CPU_ISA: process.env.ENGINE_CPU_ISA || undefined };
   const levels = [addon.isa()!];

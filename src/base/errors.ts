@@ -93,6 +93,12 @@ const table = {
     message: (p: { path: string; field: string; value: unknown; problem: string }) =>
       `${p.path}: ${clip(p.field)} is ${formatValue(p.value)}, ${p.problem}; correct the model's configuration`,
   },
+  WEIGHT_NOT_FINITE: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tensor: string; row: number; column: number; value: string }) =>
+      `tensor ${clip(p.tensor)} is ${p.value} in row ${p.row}, column ${p.column}, which cannot be quantised; the file is damaged or its training failed, get it again from its source`,
+  },
   TENSOR_MISSING: {
     status: 400,
     blame: 'user',
@@ -214,6 +220,26 @@ const table = {
     status: 499,
     blame: 'interrupt',
     message: (_: Record<never, never>) => 'the request was aborted; nothing else was affected',
+  },
+
+  // --- benchmarks
+  DEPENDENCY_MISSING: {
+    status: 503,
+    blame: 'user',
+    message: (p: { dependency: string; purpose: string; install: string }) =>
+      `${p.dependency} is not installed, which ${p.purpose} needs; run ${p.install}`,
+  },
+  TOKENS_DIFFER: {
+    status: 500,
+    blame: 'engine',
+    message: (p: { what: string; first: string; second: string }) =>
+      `greedy tokens of ${p.what} differ, so nothing was timed: ${clip(p.first)} and ${clip(p.second)}; check the model`,
+  },
+  OPPONENT_FAILED: {
+    status: 500,
+    blame: 'user',
+    message: (p: { opponent: string; reason: string }) =>
+      `${p.opponent} failed: ${p.reason.slice(0, 300)}; check that it runs by itself`,
   },
 
   // --- engine and machine

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "quantize_panel.h"
 
 namespace {
 
@@ -234,6 +235,34 @@ void digest_quantize_rows() {
         hash.add(out.scales);
         hash.add(out.sums);
       });
+    }
+  }
+}
+
+void digest_quantize_panel() {
+  for (const DType dtype : {DType::kInt8, DType::kInt4, DType::kInt4G64, DType::kInt4G128, DType::kInt4Sym}) {
+    const int32_t columns = 3 * 128;
+    Random random(8);
+    for (const bool special : {false, true}) {
+      const size_t size = 16 * static_cast<size_t>(columns);
+      Array<float> rows = special ? special_floats(random, size) : random_floats(random, size, 0.1f);
+      for (size_t i = 0; i < size; i++) {
+        if (!(rows[i] < kInfinity && rows[i] > -kInfinity)) rows[i] = 0.0f;
+        if (i % 5 != 0 && rows[i] * rows[i] > 1e6f) rows[i] = 1.0f;  // otherwise every row has huge values
+      }
+      Array<float> weights = random_floats(random, static_cast<size_t>(columns));
+      for (size_t i = 0; i < weights.size(); i++) weights[i] *= weights[i];
+      const Array<float> scratch(quantize_scratch_floats(columns));
+      for (const bool weighted : {false, true}) {
+        const auto name = text("quantize_panel type %d%s%s", static_cast<int>(dtype), special ? " special" : "",
+                               weighted ? " weighted" : "");
+        digest(name, [&](auto, Hash& hash) {
+          Array<uint8_t> out(own_panel_bytes(panel_layout(dtype), columns));
+          kernels->quantize_panel(out.data(), dtype, rows.data(), columns, weighted ? weights.data() : nullptr,
+                                  scratch.data());
+          hash.add(out);
+        });
+      }
     }
   }
 }
@@ -467,6 +496,7 @@ void digest_sample(int32_t vocab_size, int32_t trial, Random& random) {
 void digest_all() {
   digest_embeddings();
   digest_quantize_rows();
+  digest_quantize_panel();
   digest_linear();
   digest_elementwise();
   digest_rope();

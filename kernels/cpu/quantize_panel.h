@@ -1,0 +1,57 @@
+// Our own storage types (kInt4 … kInt8) as the quantiser sees them; src/tensor/packed.ts describes the panels.
+#pragma once
+
+#include "kernels.h"
+
+namespace engine::kernels {
+namespace {
+
+inline constexpr int32_t kPackedRows = 16;
+inline constexpr int32_t kLineBytes = 64;
+inline constexpr int32_t kCodeBlock = 32;  // values of k whose codes lie together
+
+struct PanelLayout {
+  int32_t group_size;  // values per scale code; 0 for a type without panels
+  int32_t bits;
+  int32_t groups_per_unit;
+  bool mins;
+  int32_t lowest, highest;  // q in weight = d · c · q − m · z
+};
+
+constexpr PanelLayout panel_layout(DType dtype) {
+  switch (dtype) {
+    case DType::kInt8:
+      return {32, 8, 4, false, -127, 127};
+    case DType::kInt4:
+      return {32, 4, 2, true, 0, 15};
+    case DType::kInt4G64:
+      return {64, 4, 2, true, 0, 15};
+    case DType::kInt4G128:
+      return {128, 4, 2, true, 0, 15};
+    case DType::kInt4Sym:
+      return {32, 4, 4, false, -8, 7};
+    default:
+      return {};
+  }
+}
+
+// Bytes of the codes of one group.
+constexpr size_t group_bytes(const PanelLayout& layout) {
+  return static_cast<size_t>(kPackedRows) * static_cast<size_t>(layout.group_size * layout.bits / 8);
+}
+
+// Columns are a multiple of the group size.
+constexpr size_t own_panel_bytes(const PanelLayout& layout, int32_t columns) {
+  const int32_t groups = columns / layout.group_size;
+  const int32_t units = (groups + layout.groups_per_unit - 1) / layout.groups_per_unit;
+  return static_cast<size_t>(kLineBytes) * static_cast<size_t>(1 + units) +
+         static_cast<size_t>(groups) * group_bytes(layout);
+}
+
+// Scratch of Kernels::quantize_panel: a scale and a min per row and group of 32.
+constexpr size_t quantize_scratch_floats(int32_t columns) {
+  return 2 * static_cast<size_t>(kPackedRows) * static_cast<size_t>((columns + kCodeBlock - 1) / kCodeBlock);
+}
+
+}  // namespace
+}  // namespace engine::kernels
