@@ -8,6 +8,11 @@ export interface JsonObject {
   readonly [key: string]: JsonValue;
 }
 
+/** Whether a JSON value is an object, not a list. */
+export function isObject(value: JsonValue): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
 /** Caps on JSON that comes with a model. The largest known index, of 91,000 tensors, has 9 MB and 91,000 values. */
 export const jsonLimits = { fileBytes: 1 << 25, depth: 64, values: 1 << 20 } as const;
 

@@ -1,8 +1,9 @@
 import { EngineError } from '../base/errors.js';
 import type { DType } from '../tensor/dtype.js';
 import type { ByteSource } from './byte-source.js';
-import { type JsonObject, type JsonValue, parseJsonObject } from './json.js';
+import { isObject, type JsonObject, type JsonValue, parseJsonObject } from './json.js';
 import type { TensorInfo } from './model-file.js';
+import { readPackedShapes } from './safetensors-packed.js';
 import { isPlainName } from './tensor-table.js';
 
 /** The header of one safetensors file. */
@@ -60,7 +61,8 @@ export function isSafetensors(start: Uint8Array): boolean {
 
 /**
  * Reads the header of a safetensors file (the format's README). Tensor bytes are not read, but the tensors are known
- * to fill the rest of the file exactly, without gaps and overlaps.
+ * to fill the rest of the file exactly, without gaps and overlaps. Matrices in the engine's own types are those that the
+ * metadata name (safetensors-packed.ts).
  *
  * Throws FORMAT_INVALID or FORMAT_LIMIT, naming the file, the field and the value. Tensors of unsupported types are no
  * error here; `requireTensor` reports them when they are needed.
@@ -81,13 +83,15 @@ export function readSafetensors(source: ByteSource): SafetensorsHeader {
 
   const tensors = new Map<string, TensorInfo>();
   const unsupported = new Map<string, string>();
-  for (const { name, type, shape, begin, end } of spans) {
-    const dtype = supported[type];
+  const stored = spans.map(({ begin, end, ...span }) => {
+    return { ...span, offset: dataOffset + begin, byteLength: end - begin };
+  });
+  const packed = readPackedShapes(source.path, metadata, stored);
+  for (const { name, type, shape, offset, byteLength } of stored) {
+    const own = packed.get(name);
+    const dtype = own?.dtype ?? supported[type];
     if (dtype === undefined) unsupported.set(name, type);
-    else {
-      const offset = dataOffset + begin;
-      tensors.set(name, { name, dtype, shape, file: source.path, offset, byteLength: end - begin });
-    }
+    else tensors.set(name, { name, dtype, shape: own?.shape ?? shape, file: source.path, offset, byteLength });
   }
   return { metadata, tensors, unsupported };
 }
@@ -166,10 +170,6 @@ function refuseGaps(source: ByteSource, spans: readonly Span[], room: number): v
     end = span.end;
   }
   if (end !== room) throw invalid(source, 'end of the last tensor', end, `but the file has ${room} bytes of data`);
-}
-
-function isObject(value: JsonValue): value is JsonObject {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 function invalid(source: ByteSource, field: string, value: unknown, problem: string): EngineError {
