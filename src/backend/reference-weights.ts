@@ -1,6 +1,8 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { EngineError, invariant } from '../base/errors.js';
+import { quantisePanel } from '../quantization/quantise-panel.js';
 import { dequantiseRow, isPacked, matrixBytes, rowMultiple } from '../tensor/dtype.js';
+import { PANEL_ROWS, panelBytes } from '../tensor/packed.js';
 import type { WeightSource, WeightTable } from './backend.js';
 import type { Op } from './op.js';
 import type { Plan } from './plan.js';
@@ -66,12 +68,36 @@ function markUses(op: Op, uses: WeightUse[]): void {
 }
 
 /**
- * Reads one entry of a weight table. A matrix keeps the bytes it is stored as; a transposed one becomes float32
- * [rows, columns].
+ * Reads one entry of a weight table. A matrix keeps the bytes it is stored as, unless it is to be quantised; a
+ * transposed one becomes float32 [rows, columns].
  *
- * Throws FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, and FILE_CHANGED if the file is not the one whose header was read.
+ * Throws FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, FILE_CHANGED if the file is not the one whose header was read,
+ * and WEIGHT_NOT_FINITE for a value that cannot be quantised.
  */
 function readMatrix(source: WeightSource, name: string, files: WeightTable['files']): ReferenceMatrix {
+  const matrix = readStored(source, name, files);
+  const { quantize, rows, columns } = source;
+  if (quantize === undefined) return matrix;
+  const bytes = allocate(matrixBytes(quantize, rows, columns)!, name);
+  const panel = new Float32Array(PANEL_ROWS * columns);
+  for (let first = 0, offset = 0; first < rows; first += PANEL_ROWS, offset += panelBytes(quantize, columns)) {
+    const count = Math.min(PANEL_ROWS, rows - first);
+    panel.fill(0);
+    panel.set(matrix.floatRows(first, count).subarray(0, count * columns));
+    refuseNonFinite(panel, name, first, columns);
+    quantisePanel(quantize, panel, columns, bytes, offset);
+  }
+  return new ReferenceMatrix(quantize, rows, columns, bytes);
+}
+
+function refuseNonFinite(panel: Float32Array, name: string, first: number, columns: number): void {
+  const index = panel.findIndex((value) => !Number.isFinite(value));
+  if (index < 0) return;
+  const place = { row: first + Math.floor(index / columns), column: index % columns };
+  throw new EngineError('WEIGHT_NOT_FINITE', { tensor: name, ...place, value: String(panel[index]) });
+}
+
+function readStored(source: WeightSource, name: string, files: WeightTable['files']): ReferenceMatrix {
   const { rows, columns, dtype, transposedStride } = source;
   if (transposedStride === 0) {
     const byteLength = matrixBytes(dtype, rows, columns);
