@@ -20,7 +20,9 @@ const mayImport: Record<string, readonly string[]> = {
   synthetic: ['formats', 'tokenizer', 'tensor', 'base'],
   conversion: ['model', 'backend', 'formats', 'tokenizer', 'quantization', 'tensor', 'base'],
   evaluation: ['library', 'serving', 'engine', 'model', 'backend', 'formats', 'tokenizer', 'tensor', 'base'],
+  benchmark: ['evaluation', 'library', 'serving', 'model', 'backend', 'formats', 'tensor', 'base'],
   cli: [
+    'benchmark',
     'synthetic',
     'conversion',
     'evaluation',

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { benchCommand } from './bench.js';
 import { chatCommand } from './chat.js';
 import { doctorCommand } from './doctor.js';
 import { evalCommand } from './eval.js';
@@ -20,6 +21,7 @@ const program = new Command('engine')
 for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
   program.addCommand(command);
 program.addCommand(evalCommand());
+program.addCommand(benchCommand());
 for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)])
   command
     .exitOverride()

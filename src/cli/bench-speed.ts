@@ -1,0 +1,89 @@
+import { Command, Option } from 'commander';
+import { EngineError } from '../base/errors.js';
+import { benchmarkSpeed, type SpeedKind } from '../benchmark/speed.js';
+import type { LoadOptions } from '../library/load-options.js';
+import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
+import { jsonFlag, printReport, reportOf } from './bench-output.js';
+import { loadFlags, number } from './flags.js';
+import { withInterrupt } from './interrupt.js';
+import { note } from './output.js';
+import { ProgressBar } from './progress-bar.js';
+
+/** Flags of LoadOptions that measurements decide themselves, or that come with the model. */
+const ownFlags = ['--model', '--context-size'];
+
+export interface BenchLoadFlags extends Omit<LoadOptions, 'model' | 'contextSize' | 'batchSize' | 'signal'> {}
+
+interface SpeedFlags extends BenchModelFlags, BenchLoadFlags {
+  readonly promptTokens?: number;
+  readonly generatedTokens?: number;
+  readonly batch?: readonly number[];
+  readonly runs?: number;
+  readonly check: boolean;
+  readonly json?: string | true;
+}
+
+export function benchLoadFlags(): Option[] {
+  return loadFlags().filter(({ long }) => !ownFlags.includes(long!));
+}
+
+/** What decides how a model is loaded, apart from all other flags. */
+export function loadOptionsOf(flags: BenchLoadFlags): BenchLoadFlags {
+  const names = benchLoadFlags().map((flag) => flag.attributeName());
+  return Object.fromEntries(Object.entries(flags).filter(([name]) => names.includes(name)));
+}
+
+export const batchFlag = () =>
+  new Option('--batch <list>', 'sequences at once, e.g. 1,8: a row each; default 1').argParser(parseBatch);
+
+export function speedCommand(kind: SpeedKind): Command {
+  const descriptions = {
+    prefill: 'tokens per second of reading prompts',
+    decode: 'tokens per second of generating, while all sequences generate',
+  };
+  const command = new Command(kind).description(descriptions[kind]);
+  for (const flag of [...benchModelFlags(), ...benchLoadFlags()]) command.addOption(flag);
+  command.addOption(number('--prompt-tokens <n>', `of each sequence; default ${kind === 'prefill' ? 512 : 1}`));
+  if (kind === 'decode') command.addOption(number('--generated-tokens <n>', 'of each sequence; default 128'));
+  return command
+    .addOption(batchFlag())
+    .addOption(number('--runs <n>', 'measurements of each row; default 5'))
+    .addOption(new Option('--no-check', 'do not compare tokens of one thread alone with those of what is timed'))
+    .addOption(jsonFlag())
+    .action((flags: SpeedFlags) => speed(kind, flags));
+}
+
+async function speed(kind: SpeedKind, flags: SpeedFlags): Promise<void> {
+  const { promptTokens, generatedTokens, batch, runs, check } = flags;
+  await withInterrupt((signal) =>
+    withBenchModel(flags, signal, async (model) => {
+      const progress = new ProgressBar(`${kind}:`);
+      try {
+        const { rows, ...result } = await benchmarkSpeed({
+          kind,
+          model,
+          load: loadOptionsOf(flags),
+          promptTokens,
+          generatedTokens,
+          batches: batch,
+          runs,
+          check,
+          signal,
+          onProgress: (what) => progress.say(what),
+        });
+        progress.clear();
+        if (result.fallbackReason !== null) note(`engine: ${result.fallbackReason}`);
+        await printReport(reportOf(result.model, rows), flags.json);
+      } finally {
+        progress.clear();
+      }
+    }),
+  );
+}
+
+function parseBatch(value: string): number[] {
+  const batches = value.split(',').map(Number);
+  if (batches.length <= 16 && batches.every((batch) => Number.isInteger(batch) && batch > 0)) return batches;
+  const expected = 'at most 16 whole numbers from 1, separated by commas';
+  throw new EngineError('OPTION_INVALID', { option: '--batch', value, expected });
+}

@@ -1,0 +1,11 @@
+import { Command } from 'commander';
+import { speedCommand } from './bench-speed.js';
+import { syntheticCommand } from './bench-synthetic.js';
+
+export function benchCommand(): Command {
+  return new Command('bench')
+    .description('measure speed, alone or beside other engines')
+    .addCommand(speedCommand('prefill'))
+    .addCommand(speedCommand('decode'))
+    .addCommand(syntheticCommand());
+}
