@@ -63,7 +63,7 @@ export function quantisePanel(
   columns: number,
   out: Uint8Array,
   offset: number,
-  weights = new Float32Array(columns).fill(1),
+  weights: Float32Array = new Float32Array(columns).fill(1),
 ): void {
   const layout = packedLayouts[dtype];
   const { groupSize } = layout;
