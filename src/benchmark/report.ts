@@ -44,6 +44,9 @@ export interface BenchRow {
   readonly quality?: Quality;
   /** Ours to the opponent's tokens per second, one ratio a round. */
   readonly ratio?: Summary;
+  /** Greedy tokens that were the opponent's too before the first difference, of so many. */
+  readonly equal_leading_tokens?: number;
+  readonly compared_tokens?: number;
 }
 
 export interface Quality {

@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import type { Program } from '../benchmark/ours.js';
 import { benchmarkSpeed, type SpeedKind } from '../benchmark/speed.js';
 import type { LoadOptions } from '../library/load-options.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
@@ -33,8 +34,22 @@ export function loadOptionsOf(flags: BenchLoadFlags): BenchLoadFlags {
   return Object.fromEntries(Object.entries(flags).filter(([name]) => names.includes(name)));
 }
 
-export const batchFlag = () =>
-  new Option('--batch <list>', 'sequences at once, e.g. 1,8: a row each; default 1').argParser(parseBatch);
+/** The same as arguments, for a process of this program; switches are not among these flags. */
+export function loadArguments(flags: BenchLoadFlags): string[] {
+  const values = loadOptionsOf(flags) as Readonly<Record<string, unknown>>;
+  return benchLoadFlags().flatMap((flag) => {
+    const value = values[flag.attributeName()];
+    return value === undefined ? [] : [flag.long!, String(value)];
+  });
+}
+
+/** Starts this program once more, as it was started. */
+export function thisProgram(): Program {
+  return [process.execPath, ...process.execArgv, process.argv[1]!];
+}
+
+export const batchFlag = (description = 'sequences at once, e.g. 1,8: a row each; default 1') =>
+  new Option('--batch <list>', description).argParser(parseBatch);
 
 export function speedCommand(kind: SpeedKind): Command {
   const descriptions = {

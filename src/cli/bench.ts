@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { peersCommand } from './bench-peers.js';
 import { speedCommand } from './bench-speed.js';
 import { syntheticCommand } from './bench-synthetic.js';
 
@@ -7,5 +8,6 @@ export function benchCommand(): Command {
     .description('measure speed, alone or beside other engines')
     .addCommand(speedCommand('prefill'))
     .addCommand(speedCommand('decode'))
+    .addCommand(peersCommand())
     .addCommand(syntheticCommand());
 }

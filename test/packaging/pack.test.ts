@@ -11,6 +11,7 @@ const patterns: Record<string, RegExp> = {
   'the entry for require()': /^dist\/index\.(cjs|d\.cts)$/,
   'its types': /^dist\/.+\.d\.ts$/,
   'embedded models': /^models\/(README\.md|[^/]+\.gguf)$/,
+  'what engine bench peers runs': /^bench\/peers\/(node-llama-cpp\.mjs|package(-lock)?\.json)$/,
   'installation scripts': /^scripts\/(install|native-sources)\.mjs$/,
   'build files of the addon':
     /^(binding\.gyp|CMakeLists\.txt|(native|kernels\/cpu)\/CMakeLists\.txt|native\/engine\.map)$/,
