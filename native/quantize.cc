@@ -187,7 +187,7 @@ Failure QuantizePanels(const kernels::Kernels& kernels, const WeightInfo& weight
 Failure QuantizeMatrix(const QuantizeRequest& request, const std::atomic<bool>& cancelled, uint8_t* out,
                        size_t out_bytes, QuantizeSums* sums) {
   const WeightInfo& weight = request.weight;
-  const int32_t block_size = weight.block_size();
+  const int32_t block_size = kernels::dtype_traits(weight.dtype).block_size;
   const int32_t most_panels = weight.rows > 0 ? (weight.rows - 1) / kPackedRows + 1 : 0;
   const bool shaped = block_size > 0 && !CanQuantize(weight.dtype, weight.columns) && weight.columns > 0 &&
                       weight.columns % block_size == 0 &&

@@ -8,6 +8,7 @@ import { evalCommand } from './eval.js';
 import { generateCommand } from './generate.js';
 import { inspectCommand } from './inspect.js';
 import { note, Output, reportError } from './output.js';
+import { quantizeCommand } from './quantize.js';
 import { tokenizeCommand } from './tokenize.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -20,6 +21,7 @@ const program = new Command('engine')
   .configureHelp({ showGlobalOptions: true });
 for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
   program.addCommand(command);
+program.addCommand(quantizeCommand());
 program.addCommand(evalCommand());
 program.addCommand(benchCommand());
 for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)])

@@ -1,4 +1,4 @@
-import { type DType, rowMultiple } from '../tensor/dtype.js';
+import { type DType, isPacked, rowMultiple } from '../tensor/dtype.js';
 import { PANEL_ROWS, type PackedDType } from '../tensor/packed.js';
 import type { Role } from './names.js';
 
@@ -25,14 +25,13 @@ export interface StoredMatrix {
 
 /**
  * The type a stored matrix is quantised to, or null if it is used as it is: learned positions (few, and added to the
- * embeddings' own error), rows of odd lengths, stacked matrices whose parts start within a panel, and what has the type
- * already. Where a group does not divide the rows but 32 does, the type is int8.
+ * embeddings' own error), rows that 32 does not divide, stacked matrices whose parts start within a panel, and what has
+ * one of these types already. Where a group does not divide the rows but 32 does, the type is int8.
  */
 export function quantisedType(role: Role, matrix: StoredMatrix, types: QuantisedTypes): PackedDType | null {
-  if (role === 'positions') return null;
+  if (role === 'positions' || isPacked(matrix.dtype)) return null;
   if (matrix.partStarts.some((row) => row % PANEL_ROWS !== 0)) return null;
   const wanted = role === 'embedding' || role === 'head' ? types.head : types.layers;
   if (wanted === null) return null;
-  const fitting = [wanted, 'int8' as const].find((dtype) => matrix.columns % rowMultiple(dtype) === 0) ?? null;
-  return fitting === matrix.dtype ? null : fitting;
+  return [wanted, 'int8' as const].find((dtype) => matrix.columns % rowMultiple(dtype) === 0) ?? null;
 }
