@@ -75,7 +75,7 @@ async function kl(flags: KlFlags): Promise<void> {
         ...result,
       };
     },
-    { json, text },
+    { measure: 'KL', json, text },
   );
 }
 

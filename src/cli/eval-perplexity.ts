@@ -32,7 +32,7 @@ async function perplexity(flags: PerplexityFlags): Promise<void> {
       const result = await evaluatePerplexity(engine, input, { ...options, identity });
       return { model: engine.model.name, backend: engine.backend, ...result };
     },
-    { json, text },
+    { measure: 'perplexity', json, text },
   );
 }
 

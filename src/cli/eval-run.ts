@@ -10,12 +10,12 @@ import { note, Output } from './output.js';
 export async function runEvaluation<R>(
   flags: EvaluationFlags,
   evaluate: (options: EvaluationOptions & { readonly signal: AbortSignal }) => Promise<R>,
-  print: { readonly json: (result: R) => unknown; readonly text: (result: R) => string },
+  print: { readonly measure: string; readonly json: (result: R) => unknown; readonly text: (result: R) => string },
 ): Promise<void> {
   const interrupt = new AbortController();
   const onInterrupt = () => (interrupt.signal.aborted ? process.exit(130) : interrupt.abort());
   process.on('SIGINT', onInterrupt);
-  const line = new ProgressLine();
+  const line = new ProgressLine(print.measure);
   const { resume: path, window, stride, maxTokens } = flags;
   let saved = path === undefined ? null : readSaved(path);
   const output = new Output();
@@ -52,6 +52,9 @@ class ProgressLine {
   readonly #stream = process.stderr;
   #shown = 0; // when, in milliseconds
 
+  /** What the value of a progress is. */
+  constructor(readonly measure: string) {}
+
   show({ windows, numWindows, tokens, numTokens, tokensPerSecond, value }: EvaluationProgress): void {
     const now = performance.now();
     if (!this.#stream.isTTY || (now - this.#shown < 100 && windows < numWindows)) return;
@@ -60,9 +63,12 @@ class ProgressLine {
     const full = Math.round((width * windows) / numWindows);
     const bar = '█'.repeat(full) + '░'.repeat(width - full);
     const left = tokensPerSecond > 0 ? `, ${duration((numTokens - tokens) / tokensPerSecond)} left` : '';
-    this.#stream.write(
-      `\r\x1b[K${bar} ${windows}/${numWindows} windows, ${value.toPrecision(5)}, ${tokensPerSecond.toFixed(0)} tokens/s${left}`,
-    );
+    const line = [
+      `${bar} ${windows}/${numWindows} windows`,
+      `${this.measure} ${value.toPrecision(5)}`,
+      `${tokensPerSecond.toFixed(0)} tokens/s${left}`,
+    ].join(', ');
+    this.#stream.write(`\r\x1b[K${line.slice(0, (this.#stream.columns || 80) - 1)}`);
   }
 
   clear(): void {
