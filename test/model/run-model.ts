@@ -3,6 +3,7 @@ import type { Activations } from '../../src/backend/op.js';
 import { SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
 import { openModel } from '../../src/formats/hub.js';
 import { type LoadedModel, loadModel } from '../../src/model/load.js';
+import type { QuantisedTypes } from '../../src/model/quantised-types.js';
 import type { TestBackend, TestSession } from './backends.js';
 
 const BLOCK_SIZE = 16;
@@ -15,8 +16,13 @@ export class ModelRun {
     private readonly numBlocks: number,
   ) {}
 
-  static async open(backend: TestBackend, path: string, activations: Activations = 'f32'): Promise<ModelRun> {
-    const model = loadModel(await openModel(path), { activations });
+  static async open(
+    backend: TestBackend,
+    path: string,
+    activations: Activations = 'f32',
+    quantise?: QuantisedTypes,
+  ): Promise<ModelRun> {
+    const model = loadModel(await openModel(path), { activations, quantise });
     const contextSize = Math.min(model.config.contextLength, 512);
     const numBlocks = Math.ceil(contextSize / BLOCK_SIZE);
     const limits: SessionLimits = {
