@@ -1,21 +1,26 @@
-import type { KvDType } from '../backend/backend.js';
+import { dtypeInMemory, type KvDType } from '../backend/backend.js';
 import { openModel } from '../formats/hub.js';
-import type { LoadOptions } from '../library/load-options.js';
+import { type LoadOptions, typesAtLoad } from '../library/load-options.js';
 import { loadModel } from '../model/load.js';
 import { countParameters } from '../model/memory.js';
-import { type DType, matrixBytes } from '../tensor/dtype.js';
+import { type DType, isQuantised, matrixBytes } from '../tensor/dtype.js';
 import type { BenchModel } from './report.js';
 import type { Workload } from './throughput.js';
 
 const kvValueBytes: Readonly<Record<KvDType, number>> = { f32: 4, f16: 2 };
 
-/** What a model makes a machine read and compute, from its headers alone. */
+/**
+ * What a model makes a machine read and compute, from its headers alone. Bytes are those of the types that matrices are
+ * stored in or quantised to; some are re-encoded for the kernels, which changes their size by at most 3 %.
+ */
 export interface ModelCost {
   readonly model: Omit<BenchModel, 'name'>;
   /** Tokens. */
   readonly contextLength: number;
   /** Storage types of the matrices that every token is multiplied with: most bytes first. */
   readonly dtype: string;
+  /** Whether all of these are floats. */
+  readonly isFloat: boolean;
   /** Weights that a step reads, whatever its batch: all but the embedding, of which it reads a row. */
   readonly stepBytes: number;
   /** Keys and values of one position. */
@@ -28,18 +33,22 @@ export interface ModelCost {
 }
 
 /** Throws what opening a model throws. */
-export async function modelCost(path: string, options: Pick<LoadOptions, 'kvDtype'>): Promise<ModelCost> {
-  const { config, plan, weights } = loadModel(await openModel(path), { activations: 'q8' });
+export async function modelCost(path: string, options: Pick<LoadOptions, 'kvDtype' | 'quantize'>): Promise<ModelCost> {
+  const { config, plan, weights } = loadModel(await openModel(path), {
+    activations: 'q8',
+    quantise: typesAtLoad(options),
+  });
+  const typeOf = (id: number): DType => dtypeInMemory(weights.entries[id]!);
   const bytesOf = (id: number) => {
-    const { dtype, rows, columns } = weights.entries[id]!;
-    return matrixBytes(dtype, rows, columns)!;
+    const { rows, columns } = weights.entries[id]!;
+    return matrixBytes(typeOf(id), rows, columns)!;
   };
   const linears = plan.ops.filter((op) => op.op === 'linear');
   const ops = (rows: 'tokens' | 'logits') =>
     sum(linears.filter(({ x }) => x.rows === rows).map(({ weight }) => 2 * weight.rows * weight.columns));
   const bytesByType = new Map<DType, number>();
   for (const id of new Set(linears.map(({ weight }) => weight.id))) {
-    const { dtype } = weights.entries[id]!;
+    const dtype = typeOf(id);
     bytesByType.set(dtype, (bytesByType.get(dtype) ?? 0) + bytesOf(id));
   }
   const kvValues = sum(plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * headDim));
@@ -54,6 +63,7 @@ export async function modelCost(path: string, options: Pick<LoadOptions, 'kvDtyp
       .sort(([, a], [, b]) => b - a)
       .map(([dtype]) => dtype)
       .join('+'),
+    isFloat: ![...bytesByType.keys()].some(isQuantised),
     stepBytes: sum([...bytesByType.values()]),
     kvBytes: kvValues * kvValueBytes[options.kvDtype ?? 'f32'],
     tokenOps: ops('tokens'),

@@ -36,8 +36,9 @@ export async function withBenchModel<T>(
   flags: BenchModelFlags,
   signal: AbortSignal,
   action: (path: string) => Promise<T>,
+  defaultType: SyntheticType = 'q4_0',
 ): Promise<T> {
-  const { model, synthetic, type = 'q4_0', keep = false } = flags;
+  const { model, synthetic, type = defaultType, keep = false } = flags;
   if (synthetic === undefined) {
     for (const option of ['type', 'seed', 'keep'] as const) {
       if (flags[option] === undefined) continue;
@@ -52,7 +53,7 @@ export async function withBenchModel<T>(
   const folder = mkdtempSync(join(tmpdir(), 'engine-bench-'));
   try {
     const path = join(folder, `${synthetic}-${type}.gguf`);
-    await makeSynthetic(path, synthetic, flags, signal);
+    await makeSynthetic(path, synthetic, { ...flags, type }, signal);
     const result = await action(path);
     if (keep) note(`kept ${path}`);
     return result;

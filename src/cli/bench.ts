@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { ladderCommand } from './bench-ladder.js';
 import { peersCommand } from './bench-peers.js';
 import { speedCommand } from './bench-speed.js';
 import { syntheticCommand } from './bench-synthetic.js';
@@ -8,6 +9,7 @@ export function benchCommand(): Command {
     .description('measure speed, alone or beside other engines')
     .addCommand(speedCommand('prefill'))
     .addCommand(speedCommand('decode'))
+    .addCommand(ladderCommand())
     .addCommand(peersCommand())
     .addCommand(syntheticCommand());
 }
