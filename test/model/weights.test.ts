@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { loadModel } from '../../src/model/load.js';
+import type { QuantisedTypes } from '../../src/model/quantised-types.js';
 import type { DType } from '../../src/tensor/dtype.js';
 import { expectEngineError } from '../formats/engine-error.js';
 import { ggufSource, safetensorsSource, tinyGgufShapes } from './sources.js';
@@ -76,6 +77,74 @@ describe('the weight table', () => {
     const model = tinyGpt2();
     const mask = { name: 'transformer.h.0.attn.bias', shape: [1, 1, 64, 64], values: new Float32Array() };
     expect(() => load(safetensorsSource({}, { ...model, tensors: [...model.tensors, mask] }))).not.toThrow();
+  });
+});
+
+describe('quantising while loading', () => {
+  const int4 = { layers: 'int4', head: 'int8' } as const;
+  const typesOf = (source: Parameters<typeof loadModel>[0], quantise: QuantisedTypes) => {
+    const { plan, weights } = loadModel(source, { activations: 'q8', quantise });
+    return new Map(plan.weights.map(({ id, name }) => [name, weights.entries[id]!.quantize]));
+  };
+
+  test('is for matrices of the layers, and for embeddings and head in a type of their own', () => {
+    const types = typesOf(safetensorsSource(), int4);
+    expect(types.get('model.layers.0.self_attn.q_proj.weight')).toBe('int4');
+    expect(types.get('model.embed_tokens.weight')).toBe('int8');
+    expect(types.get('lm_head.weight')).toBe('int8');
+    expect(types.get('model.norm.weight')).toBeUndefined();
+    expect(types.get('model.layers.0.mlp.down_proj.weight')).toBeUndefined(); // rows of 48 values
+    const kept = typesOf(safetensorsSource(), { layers: 'int4_g64', head: null });
+    expect(kept.get('model.layers.0.self_attn.q_proj.weight')).toBe('int8'); // rows of 32 values
+    expect(kept.get('lm_head.weight')).toBeUndefined();
+  });
+
+  test('leaves alone what has one of the types already', () => {
+    const source = ggufSource({}, tinyGgufShapes, (name) => (name.includes('attn_q.') ? 'int8' : 'f32'));
+    const types = typesOf(source, int4);
+    expect(types.get('blk.0.attn_q.weight')).toBeUndefined();
+    expect(types.get('blk.0.attn_k.weight')).toBe('int4');
+  });
+
+  test('lets float weights meet 8-bit activations', () => {
+    const { plan } = loadModel(safetensorsSource(), { activations: 'q8', quantise: int4 });
+    const kinds = plan.ops.flatMap((op) => (op.op === 'linear' ? [[op.weight.name, op.activations]] : []));
+    expect(kinds).toContainEqual(['model.layers.0.mlp.up_proj.weight', 'q8']);
+    expect(kinds).toContainEqual(['model.layers.0.mlp.down_proj.weight', 'f32']);
+  });
+});
+
+describe('packed matrices', () => {
+  const stacked = (rows: number) =>
+    Object.fromEntries(
+      Object.entries(tinyGgufShapes)
+        .filter(([name]) => !/attn_[kv]\./.test(name))
+        .map(([name, shape]) =>
+          name.includes('attn_q.') ? [name.replace('attn_q', 'attn_qkv'), [rows, 32]] : [name, shape],
+        ),
+    );
+  const dtypeOf = (name: string): DType => (name.includes('qkv') ? 'int4' : 'f32');
+
+  test('are cut between panels', () => {
+    const source = ggufSource({}, stacked(64), dtypeOf);
+    const { entry } = load(source);
+    const panel = 64 + 64 + 256; // bytes
+    const { offset } = source.tensors.get('blk.0.attn_qkv.weight')!;
+    expect(entry('blk.0.attn_qkv.weight').map((part) => part.offset - offset)).toEqual([0, 2 * panel, 3 * panel]);
+  });
+
+  test('are not cut within one', async () => {
+    const source = ggufSource({ 'llama.attention.head_count_kv': 1 }, stacked(48), dtypeOf);
+    await expectEngineError(() => load(source), 'FORMAT_INVALID', 'attn_qkv.weight row is 40', 'int4 cannot be cut');
+  });
+
+  test('have rows, although the checkpoint stores its matrices transposed', () => {
+    const model = tinyGpt2();
+    const name = 'transformer.h.0.mlp.c_fc.weight';
+    const source = safetensorsSource({}, model);
+    const tensor = { ...source.tensors.get(name)!, dtype: 'int8' as const, shape: [128, 32] };
+    const { entry } = load({ ...source, tensors: new Map([...source.tensors, [name, tensor]]) });
+    expect(entry(name)).toMatchObject([{ dtype: 'int8', rows: 128, columns: 32, transposedStride: 0 }]);
   });
 });
 

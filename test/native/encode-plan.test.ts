@@ -56,6 +56,9 @@ describe('a plan as words', () => {
       ...[11, 1, 0], // selectRows: out, x
       ...[4, 2, 1, 1, -1, 1], // linear: out, x, weight, bias, activations
     ]);
+    const quantised = tableOf('a.gguf').entries.map((source) => ({ ...source, quantize: 'int4' as const }));
+    const other = encodePlan(tinyPlan(), { ...tableOf('a.gguf'), entries: quantised }, limits);
+    expect([...words].flatMap((word, i) => (word === other.words[i] ? [] : [other.words[i]]))).toEqual([10004, 10004]);
     expect(names).toEqual(['embedding', 'head']);
     expect(files).toEqual([{ path: 'a.gguf', ...stamp }]);
   });
