@@ -2,71 +2,104 @@
 
 #include <cstring>
 
+#include "kernels/cpu/part.h"
+
 namespace engine {
 namespace {
 
 using kernels::Part;
+using kernels::Range;
 
-// One call per op, with this thread's share of the work.
+constexpr Part kAll = {0, 1};
+
+// The instructions of a task for one share of its rows or columns. Row by row, kernels see only the rows of the share;
+// columns are a linear's own share, and what a pointwise op does in each row.
 class Interpreter {
  public:
-  Interpreter(const StepContext& context, Part part) : c_(context), k_(context.kernels), part_(part) {}
+  Interpreter(const StepContext& context, const Task& task, Part part, int32_t thread)
+      : c_(context),
+        k_(context.kernels),
+        part_(part),
+        thread_(thread),
+        by_rows_(task.axis == Task::Axis::kRows),
+        rows_(by_rows_ ? kernels::share(c_.NumRows(task.rows), part) : Range{0, c_.NumRows(task.rows)}),
+        columns_(kernels::share(task.width, part)) {}
+
+  void Run(const Instruction& instruction) const {
+    if (instruction.quantize_area >= 0) {
+      Quantize(std::get<LinearOp>(instruction.op).x, instruction.quantize_area);
+    } else if (instruction.codes_area >= 0) {
+      Linear(std::get<LinearOp>(instruction.op), instruction.codes_area);
+    } else {
+      std::visit(*this, instruction.op);
+    }
+  }
 
   void operator()(const EmbedOp& op) const {
-    k_.embed(Data(op.out), c_.weights.matrix(op.table), c_.batch.token_ids.data(), c_.batch.num_tokens(), part_);
+    k_.embed(Row(op.out), c_.weights.matrix(op.table), c_.batch.token_ids.data() + rows_.begin, NumRows(), kAll);
   }
 
   void operator()(const AddPositionsOp& op) const {
-    k_.add_rows(Data(op.x), c_.weights.matrix(op.table), c_.batch.positions.data(), c_.batch.num_tokens(), part_);
+    k_.add_rows(Row(op.x), c_.weights.matrix(op.table), c_.batch.positions.data() + rows_.begin, NumRows(), kAll);
   }
 
   void operator()(const RmsNormOp& op) const {
     const int32_t columns = c_.plan.weights[op.weight].columns;
-    const int32_t groups = NumRows(op.x) * (Width(op.x) / columns);
-    k_.rms_norm(Data(op.out), Data(op.x), c_.weights.vector(op.weight), groups, columns, op.eps, part_);
+    const int32_t groups = NumRows() * (Width(op.x) / columns);
+    k_.rms_norm(Row(op.out), Row(op.x), c_.weights.vector(op.weight), groups, columns, op.eps, kAll);
   }
 
   void operator()(const LayerNormOp& op) const {
-    k_.layer_norm(Data(op.out), Data(op.x), c_.weights.vector(op.weight), c_.weights.vector(op.bias), NumRows(op.x),
-                  Width(op.x), op.eps, part_);
-  }
-
-  void Linear(const LinearOp& op, int32_t codes_area) const {
-    kernels::QuantizedRows codes;
-    if (codes_area >= 0) codes = Codes(op.x, codes_area);
-    k_.linear({.out = Data(op.out),
-               .x = Data(op.x),
-               .q = codes_area >= 0 ? &codes : nullptr,
-               .num_rows = NumRows(op.x),
-               .weight = c_.weights.matrix(op.weight),
-               .bias = c_.weights.vector(op.bias),
-               .scratch = c_.workspace.scratch(part_.index)},
-              part_);
-  }
-
-  void Quantize(const LinearOp& op, int32_t area) const {
-    k_.quantize_rows(Codes(op.x, area), Data(op.x), NumRows(op.x), part_);
+    k_.layer_norm(Row(op.out), Row(op.x), c_.weights.vector(op.weight), c_.weights.vector(op.bias), NumRows(),
+                  Width(op.x), op.eps, kAll);
   }
 
   void operator()(const RopeOp& op) const {
-    k_.rope({.x = Data(op.x),
-             .positions = c_.batch.positions.data(),
-             .num_rows = c_.batch.num_tokens(),
+    k_.rope({.x = Row(op.x),
+             .positions = c_.batch.positions.data() + rows_.begin,
+             .num_rows = NumRows(),
              .width = Width(op.x),
              .head_dim = op.head_dim,
              .interleaved = op.interleaved == 1,
              .table = c_.workspace.rope(op.table)},
-            part_);
+            kAll);
   }
 
   void operator()(const WriteKvOp& op) const {
-    k_.write_kv({.k = Data(op.k),
-                 .v = Data(op.v),
-                 .slot_mapping = c_.batch.slot_mapping.data(),
-                 .num_rows = c_.batch.num_tokens(),
+    k_.write_kv({.k = Row(op.k),
+                 .v = Row(op.v),
+                 .slot_mapping = c_.batch.slot_mapping.data() + rows_.begin,
+                 .num_rows = NumRows(),
                  .cache = c_.workspace.kv(op.layer)},
-                part_);
+                kAll);
   }
+
+  void operator()(const SelectRowsOp& op) const {
+    const auto width = static_cast<size_t>(Width(op.x));
+    float* out = Row(op.out);
+    for (int64_t r = rows_.begin; r < rows_.end; r++, out += width) {
+      const auto from = static_cast<size_t>(c_.batch.sampling.records[static_cast<size_t>(r)].row);
+      std::memcpy(out, Data(op.x) + from * width, width * sizeof(float));
+    }
+  }
+
+  void operator()(const SiluMulOp& op) const {
+    ForSegments(Width(op.out), [&](int64_t at, int64_t count) {
+      k_.silu_mul(Data(op.out) + at, Data(op.gate) + at, Data(op.up) + at, count, kAll);
+    });
+  }
+
+  void operator()(const GeluOp& op) const {
+    ForSegments(Width(op.out), [&](int64_t at, int64_t count) {
+      k_.gelu(Data(op.out) + at, Data(op.x) + at, count, op.approximate == 1, kAll);
+    });
+  }
+
+  void operator()(const AddOp& op) const {
+    ForSegments(Width(op.x), [&](int64_t at, int64_t count) { k_.add(Data(op.x) + at, Data(op.y) + at, count, kAll); });
+  }
+
+  void operator()(const LinearOp& op) const { Linear(op, -1); }
 
   void operator()(const AttentionOp& op) const {
     k_.attention({.out = Data(op.out),
@@ -80,57 +113,55 @@ class Interpreter {
                   .window = op.window,
                   .scale = op.scale,
                   .cache = c_.workspace.kv(op.layer),
-                  .scratch = c_.workspace.scratch(part_.index)},
+                  .scratch = c_.workspace.scratch(thread_)},
                  part_);
   }
 
-  void operator()(const SiluMulOp& op) const {
-    k_.silu_mul(Data(op.out), Data(op.gate), Data(op.up), Count(op.out), part_);
-  }
-
-  void operator()(const GeluOp& op) const {
-    k_.gelu(Data(op.out), Data(op.x), Count(op.out), op.approximate == 1, part_);
-  }
-
-  void operator()(const AddOp& op) const { k_.add(Data(op.x), Data(op.y), Count(op.x), part_); }
-
-  void operator()(const SelectRowsOp& op) const {
-    const auto width = static_cast<size_t>(Width(op.x));
-    const SamplingInputs& sampling = c_.batch.sampling;
-    for (int32_t r = part_.index; r < sampling.num_rows(); r += part_.count) {
-      const auto from = static_cast<size_t>(sampling.records[r].row);
-      std::memcpy(Data(op.out) + static_cast<size_t>(r) * width, Data(op.x) + from * width, width * sizeof(float));
-    }
-  }
-
-  // Rows of logits are sampled whole, each by one thread.
-  void Sample() const {
-    const auto vocab_size = static_cast<size_t>(c_.plan.vocab_size());
-    const SamplingInputs& sampling = c_.batch.sampling;
-    for (int32_t r = part_.index; r < sampling.num_rows(); r += part_.count) {
-      const size_t row = static_cast<size_t>(r) * vocab_size;
-      const float* logits = Data(c_.plan.logits) + row;
-      if (c_.outputs.logits != nullptr) std::memcpy(c_.outputs.logits + row, logits, vocab_size * sizeof(float));
-      SampleRow(k_, sampling, r, logits, c_.batch.positions[sampling.records[r].row], c_.plan.vocab_size(),
-                c_.workspace.scratch(part_.index), c_.outputs.sampling);
-    }
-  }
-
-  // A linear is run with its codes, by Linear().
-  void operator()(const LinearOp& op) const { Linear(op, -1); }
-
  private:
-  float* Data(int32_t buffer) const { return c_.workspace.buffer(c_.plan, buffer); }
-  int32_t Width(int32_t buffer) const { return c_.plan.buffers[buffer].width; }
-
-  int32_t NumRows(int32_t buffer) const {
-    return c_.plan.buffers[buffer].rows == Rows::kTokens ? c_.batch.num_tokens() : c_.batch.sampling.num_rows();
+  void Linear(const LinearOp& op, int32_t codes_area) const {
+    kernels::QuantizedRows codes;
+    if (codes_area >= 0) codes = Codes(op.x, codes_area, 0);
+    k_.linear({.out = Data(op.out),
+               .x = Data(op.x),
+               .q = codes_area >= 0 ? &codes : nullptr,
+               .num_rows = NumRows(),
+               .weight = c_.weights.matrix(op.weight),
+               .bias = c_.weights.vector(op.bias),
+               .scratch = c_.workspace.scratch(thread_)},
+              part_);
   }
 
-  int64_t Count(int32_t buffer) const { return int64_t{NumRows(buffer)} * int64_t{Width(buffer)}; }
+  void Quantize(int32_t buffer, int32_t area) const {
+    if (by_rows_) {
+      const int64_t at = rows_.begin * Width(buffer);
+      return k_.quantize_rows(Codes(buffer, area, at), Data(buffer) + at, NumRows(), kAll);
+    }
+    ForSegments(Width(buffer), [&](int64_t at, int64_t count) {
+      kernels::QuantizedRows codes = Codes(buffer, area, at);
+      codes.columns = static_cast<int32_t>(count);
+      k_.quantize_rows(codes, Data(buffer) + at, 1, kAll);
+    });
+  }
 
-  kernels::QuantizedRows Codes(int32_t buffer, int32_t area) const {
+  // Calls run(first value, number of values) for what lies together of the share's part of a buffer.
+  template <class Function>
+  void ForSegments(int64_t width, Function run) const {
+    if (by_rows_) return run(rows_.begin * width, (rows_.end - rows_.begin) * width);
+    for (int64_t r = rows_.begin; r < rows_.end; r++) run(r * width + columns_.begin, columns_.end - columns_.begin);
+  }
+
+  float* Data(int32_t buffer) const { return c_.workspace.buffer(c_.plan, buffer); }
+  // Of the share's first row.
+  float* Row(int32_t buffer) const { return Data(buffer) + rows_.begin * Width(buffer); }
+  int32_t Width(int32_t buffer) const { return c_.plan.buffers[buffer].width; }
+  int32_t NumRows() const { return static_cast<int32_t>(rows_.end - rows_.begin); }
+
+  // Codes of a buffer from its value `at`, a multiple of the chunk.
+  kernels::QuantizedRows Codes(int32_t buffer, int32_t area, int64_t at) const {
     kernels::QuantizedRows codes = c_.workspace.codes(area);
+    codes.codes += at;
+    codes.scales += at / codes.chunk;
+    codes.sums += at / kernels::kSumGroup;
     codes.columns = Width(buffer);
     return codes;
   }
@@ -138,23 +169,33 @@ class Interpreter {
   const StepContext& c_;
   const kernels::Kernels& k_;
   const Part part_;
+  const int32_t thread_;
+  const bool by_rows_;
+  const Range rows_;
+  const Range columns_;  // unless by_rows_
 };
 
 }  // namespace
 
-void RunStep(const StepContext& context, Part part, Barrier& barrier) {
-  const Interpreter interpreter(context, part);
-  for (const Instruction& instruction : context.schedule.instructions) {
-    if (instruction.barrier && !barrier.Wait()) return;
-    if (instruction.quantize_area >= 0) {
-      interpreter.Quantize(std::get<LinearOp>(instruction.op), instruction.quantize_area);
-    } else if (instruction.codes_area >= 0) {
-      interpreter.Linear(std::get<LinearOp>(instruction.op), instruction.codes_area);
-    } else {
-      std::visit(interpreter, instruction.op);
+void RunTask(const StepContext& context, const Task& task, Part part, int32_t thread) {
+  part.unit = task.chunk_unit;
+  const Interpreter interpreter(context, task, part, thread);
+  for (const Instruction& instruction : task.instructions) interpreter.Run(instruction);
+}
+
+void RunSampling(const StepContext& context, Part part, int32_t thread) {
+  const auto vocab_size = static_cast<size_t>(context.plan.vocab_size());
+  const SamplingInputs& sampling = context.batch.sampling;
+  const float* all_logits = context.workspace.buffer(context.plan, context.plan.logits);
+  for (int32_t r = part.index; r < sampling.num_rows(); r += part.count) {
+    const size_t row = static_cast<size_t>(r) * vocab_size;
+    const float* logits = all_logits + row;
+    if (context.outputs.logits != nullptr) {
+      std::memcpy(context.outputs.logits + row, logits, vocab_size * sizeof(float));
     }
+    SampleRow(context.kernels, sampling, r, logits, context.batch.positions[sampling.records[r].row],
+              context.plan.vocab_size(), context.workspace.scratch(thread), context.outputs.sampling);
   }
-  if (barrier.Wait()) interpreter.Sample();
 }
 
 }  // namespace engine

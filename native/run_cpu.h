@@ -1,10 +1,9 @@
-// The interpreter: runs a schedule with one instruction set's kernels.
+// The interpreter: runs shares of a schedule's tasks with one instruction set's kernels.
 #pragma once
 
 #include "native/batch.h"
 #include "native/plan.h"
 #include "native/schedule.h"
-#include "native/team.h"
 #include "native/weights.h"
 #include "native/workspace.h"
 
@@ -23,9 +22,14 @@ struct StepContext {
   const Workspace& workspace;
   const Batch& batch;  // checked
   const StepOutputs& outputs;
+
+  int32_t NumRows(Rows rows) const { return rows == Rows::kTokens ? batch.num_tokens() : batch.sampling.num_rows(); }
 };
 
-// One thread's share of a step. Leaves between two instructions, on all threads alike, when the barrier says so.
-void RunStep(const StepContext& context, kernels::Part part, Barrier& barrier);
+// part.unit must be 0: the task has its own. `thread` says whose scratch is used.
+void RunTask(const StepContext& context, const Task& task, kernels::Part part, int32_t thread);
+
+// Samples this part's rows of logits, after all tasks.
+void RunSampling(const StepContext& context, kernels::Part part, int32_t thread);
 
 }  // namespace engine

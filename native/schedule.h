@@ -1,5 +1,5 @@
-// The order of work of a step, found once at load: which linears must first make 8-bit codes of their input, and before
-// which instructions all threads must have finished what came before.
+// The order of work of a step, found once at load: which linears must first make 8-bit codes of their input, which
+// instructions can run chunk by chunk in one go, and which must wait for all that came before.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace engine {
 
-// Activations as 8-bit integers share one area per chunk size (32 or 256 values per scale); it is made again only when
-// another buffer's codes are needed, or the buffer has changed: q, k and v of a layer, gate and up share theirs.
+// Activations as 8-bit integers share a few areas per chunk size (values per scale). Codes are made again only when
+// their buffer has changed or another one's have taken their place: q, k and v of a layer share theirs.
 struct CodesArea {
   int32_t chunk;         // values per scale
   int64_t max_elements;  // of any input at full row capacity
@@ -22,17 +22,45 @@ struct Instruction {
   int32_t quantize_area = -1;
   // The area whose codes a linear reads, or −1.
   int32_t codes_area = -1;
-  // Wait for all threads first: some earlier instruction touches the same memory.
-  bool barrier = false;
+};
+
+// Time on one core, roughly, in nanoseconds: how finely work is worth sharing out.
+struct Cost {
+  double fixed = 0;
+  double per_row = 0;
+  double per_pair = 0;  // of a query and a position that it sees
+
+  void Add(const Cost& other);
+};
+
+// Instructions that are shared out alike, so that a thread can go through all of them for its rows, or columns, without
+// waiting for others.
+struct Task {
+  enum class Axis {
+    kRows,     // each row by itself
+    kColumns,  // linears and pointwise ops: columns of the output
+    kTiles,    // attention
+  };
+  Axis axis;
+  Rows rows;           // what the rows are
+  int32_t width;       // kColumns: how many there are; kTiles: KV heads
+  int32_t chunk_unit;  // kColumns: shares begin at multiples of it; 0 leaves it to the kernel
+  Cost cost;
+  std::vector<Instruction> instructions;
+};
+
+// Tasks that can run at the same time.
+struct Stage {
+  std::vector<Task> tasks;
 };
 
 struct Schedule {
-  std::vector<Instruction> instructions;
+  std::vector<Stage> stages;
   std::vector<CodesArea> areas;
-  // Multiply-adds of a step: per row of linears, by Rows, and per pair of a query and a visible position.
-  double work_per_row[2] = {};
-  double work_per_pair = 0;
 };
+
+// Bounds what a stage's chunks can add up to.
+inline constexpr size_t kMaxTasksPerStage = 32;
 
 Schedule MakeSchedule(const Plan& plan);
 

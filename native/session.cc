@@ -5,12 +5,14 @@
 #include <new>
 #include <system_error>
 
+#include "native/step_work.h"
+
 namespace engine {
 namespace {
 
-// Multiply-adds; some 50 µs of one thread. With less, waiting for other threads costs as much as they save, and far
-// more on a busy machine, where each barrier may wait for a thread to be given a processor.
-constexpr double kSmallStep = 1 << 20;
+// Nanoseconds of one thread. With less, waiting for other threads costs as much as they save, and far more on a busy
+// machine.
+constexpr double kSmallStep = 50'000;
 
 }  // namespace
 
@@ -102,22 +104,10 @@ Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
     workspace_->ExtendRope(plan_, *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
   }
   StepContext context{*kernels_, plan_, schedule_, *weights_, *workspace_, batch, outputs};
-  const auto task = [](void* step, kernels::Part part, Barrier& barrier) {
-    RunStep(*static_cast<const StepContext*>(step), part, barrier);
-  };
-  const bool alone = adaptive_ && WorkOf(batch) < kSmallStep;
-  const bool completed = alone ? team_->RunAlone(task, &context) : team_->Run(task, &context);
-  return completed ? Failure{} : Disposed();
-}
-
-double Session::WorkOf(const Batch& batch) const {
-  double pairs = 0;
-  for (int32_t s = 0; s < batch.num_seqs(); s++) {
-    pairs += static_cast<double>(batch.query_start[s + 1] - batch.query_start[s]) * batch.context_lens[s];
-  }
-  return batch.num_tokens() * schedule_.work_per_row[static_cast<int32_t>(Rows::kTokens)] +
-         batch.sampling.num_rows() * schedule_.work_per_row[static_cast<int32_t>(Rows::kLogits)] +
-         pairs * schedule_.work_per_pair;
+  const bool alone = adaptive_ && StepTime(context) < kSmallStep;
+  const int32_t num_threads = alone ? 1 : team_->NumThreads();
+  StepWork work(context, num_threads);
+  return team_->Run(&work, num_threads) ? Failure{} : Disposed();
 }
 
 Failure Session::Read(int32_t buffer, std::vector<float>* rows) const {

@@ -59,7 +59,7 @@ class Session {
 
   void Submit(std::unique_ptr<Job> job);
 
-  // All jobs that have not finished fail with DISPOSED; a running step stops at its next barrier.
+  // All jobs that have not finished fail with DISPOSED; a running step stops before its next stage.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
   // Cancels, waits for the job in flight and ends the thread. Completions of dropped jobs are not reported.
@@ -81,7 +81,6 @@ class Session {
   Failure Run(Job* job);
   Failure Load(LoadRequest* request);
   Failure Step(const Batch& batch, const StepOutputs& outputs);
-  double WorkOf(const Batch& batch) const;
   Failure Read(int32_t buffer, std::vector<float>* rows) const;
   void Free();
 

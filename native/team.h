@@ -1,49 +1,30 @@
-// The threads of one session: the executor and its helpers, who all walk the same schedule and meet at barriers.
+// The threads of one session: the one that leads it and its helpers. Work comes as stages of chunks, and whoever is
+// there takes the next chunk: a thread that the operating system has put aside delays others only by a chunk it holds.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <optional>
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/kernels.h"
+#include "native/interference.h"
 
 namespace engine {
 
-// A value that rarely changes, waited for by spinning for a while and then sleeping in the kernel. Measured for two
-// threads: a pure spin barrier 39 ns, spinning before sleeping 45 ns, sleeping at once 8.8 µs.
-class Signal {
+// Stages one after another, each some chunks that may run at the same time and in any order.
+class Work {
  public:
-  explicit Signal(int32_t spins) : spins_(spins) {}
+  // Number of chunks of the next stage, at most kMaxChunks; 0 if there is none. Called by one thread at a time, when
+  // all chunks before are done.
+  virtual int32_t NextStage() = 0;
+  // `thread` is below Team::size(); no two chunks run with the same one at the same time.
+  virtual void RunChunk(int32_t chunk, int32_t thread) = 0;
 
-  uint32_t value() const { return value_.load(std::memory_order_acquire); }
-  void Advance();
-  // Returns once the value is no longer `old`.
-  void WaitWhile(uint32_t old) const;
-
- private:
-  std::atomic<uint32_t> value_{0};
-  const int32_t spins_;
+ protected:
+  ~Work() = default;
 };
 
-class Barrier {
- public:
-  Barrier(int32_t num_threads, int32_t spins, const std::atomic<bool>& cancelled)
-      : num_threads_(num_threads), cancelled_(cancelled), generation_(spins) {}
-
-  // Returns when all threads have arrived: true, or, to all of them alike, false once `cancelled` was set.
-  bool Wait();
-
-  int32_t num_threads() const { return num_threads_; }
-
- private:
-  const int32_t num_threads_;
-  const std::atomic<bool>& cancelled_;
-  bool proceed_ = true;  // written by the last to arrive, read before anybody can arrive again
-  alignas(64) std::atomic<int32_t> arrived_{0};
-  alignas(64) Signal generation_;
-};
+inline constexpr int32_t kMaxChunks = 0xffff;
 
 class Team {
  public:
@@ -54,22 +35,39 @@ class Team {
 
   int32_t size() const { return static_cast<int32_t>(helpers_.size()) + 1; }
 
-  // Runs task(context, part, barrier) on every thread; the caller is part 0. Returns what the barrier at its end does.
-  using Task = void (*)(void* context, kernels::Part part, Barrier& barrier);
-  bool Run(Task task, void* context);
-  // The same on the caller alone: for work too small to wake anybody.
-  bool RunAlone(Task task, void* context);
+  // How many threads are worth using now, beside what else the processors do.
+  int32_t NumThreads() { return interference_.Begin(Interference::Clock::now()); }
+
+  // Runs the work on `num_threads` threads at most; the caller is thread 0. False if `cancelled` was set before the
+  // last stage began.
+  bool Run(Work* work, int32_t num_threads);
 
  private:
-  void Help(int32_t index);
+  void Help(int32_t thread);
+  // False if all chunks of the open stage are taken.
+  bool RunNextChunk(int32_t thread);
+  void OpenNextStage(int32_t thread);
+  // Returns when the ticket is no longer `old`.
+  void Wait(uint32_t old) const;
+  void UseThreads(int32_t num_threads);
 
-  // Written while the helpers wait for `start_`.
-  Task task_ = nullptr;  // null: leave
-  void* context_ = nullptr;
-  std::optional<Barrier> barrier_;
-  Barrier alone_;
+  const std::atomic<bool>& cancelled_;
+  const int32_t spins_;
 
-  Signal start_;
+  // Written while no chunk is taken that is not done.
+  Work* work_ = nullptr;
+  bool completed_ = false;
+
+  Interference interference_;  // only for the leading thread
+
+  // Of the open stage: number of chunks in the high half, how many are taken in the low half. Whoever raises the low
+  // half by compare-and-swap owns that chunk of whatever stage is open then; it does not matter how long ago the value
+  // was read. Nothing of a stage is touched before, and the stage does not end before that chunk is done.
+  alignas(64) std::atomic<uint32_t> ticket_;
+  alignas(64) std::atomic<uint32_t> num_done_{0};
+  // Threads in use; helpers beyond sleep here.
+  alignas(64) std::atomic<int32_t> num_threads_{1};
+
   std::vector<std::thread> helpers_;
 };
 
