@@ -114,7 +114,7 @@ async function* quantisedPieces(
   const perPiece = Math.max(1, Math.floor(PIECE_BYTES / panelBytes(tensor.dtype, tensor.columns)));
   for (let first = 0; first < numPanels; first += perPiece) {
     const count = Math.min(perPiece, numPanels - first);
-    yield await quantiser.quantise(tensor, { first, count }, sums, signal);
+    yield await quantiser.quantise({ matrix: tensor, first, count, signal }, sums);
   }
 }
 
