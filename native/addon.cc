@@ -384,7 +384,8 @@ class Task {
   std::thread thread_;
 };
 
-// quantizeMatrix(request, { out, sums, importance? }): see NativeQuantizeRequest in src/backend/native-loader.ts
+// quantizeMatrix(request, { out, sums, importance?, feedback? }): see NativeQuantizeRequest in
+// src/backend/native-loader.ts
 Napi::Value QuantizeMatrixTask(const Napi::CallbackInfo& info) {
   const auto request = info[0].As<Napi::Object>();
   const auto arrays = info[1].As<Napi::Object>();
@@ -406,10 +407,13 @@ Napi::Value QuantizeMatrixTask(const Napi::CallbackInfo& info) {
   const std::span<uint8_t> out = typed.Get<uint8_t>(arrays.Get("out"));
   const std::span<double> sums = typed.Get<double>(arrays.Get("sums"));
   const std::span<float> importance = typed.Get<float>(arrays.Get("importance"));
-  const bool weighted = !importance.empty();
-  if (weighted) work.importance = importance.data();
+  const std::span<float> feedback = typed.Get<float>(arrays.Get("feedback"));
+  if (!importance.empty()) work.errors.weights = importance.data();
+  if (!feedback.empty()) work.errors.feedback = feedback.data();
+  const auto columns = static_cast<size_t>(work.weight.columns);
   const bool fits = typed.ok() && work.kernels != nullptr && sums.size() == 2 &&
-                    (!weighted || importance.size() == static_cast<size_t>(work.weight.columns));
+                    (importance.empty() || importance.size() == columns) &&
+                    (feedback.empty() || feedback.size() == columns * columns);
   return Task::Start(info.Env(), arrays, [=](const std::atomic<bool>& cancelled) -> Failure {
     if (!fits) return Internal(kWrongArrays);
     QuantizeSums total;

@@ -122,7 +122,7 @@ void PanelQuantizer::ReadRows(const WeightInfo& weight, const uint8_t* source, i
 }
 
 Failure PanelQuantizer::Quantize(const WeightInfo& weight, const std::string& name, const uint8_t* source, DType target,
-                                 int32_t panel, const float* importance, uint8_t* out, QuantizeSums* sums) {
+                                 int32_t panel, const ErrorModel& errors, uint8_t* out, QuantizeSums* sums) {
   const int32_t first = panel * kPackedRows;
   rows_.resize(static_cast<size_t>(kPackedRows) * static_cast<size_t>(weight.columns));
   ReadRows(weight, source, first);
@@ -131,14 +131,20 @@ Failure PanelQuantizer::Quantize(const WeightInfo& weight, const std::string& na
     const auto columns = static_cast<size_t>(weight.columns);
     return NotFinite(name, first + static_cast<int32_t>(i / columns), static_cast<int32_t>(i % columns), rows_[i]);
   }
-  kernels_.quantize_panel(out, target, rows_.data(), weight.columns, importance, scratch_.data());
+  kernels_.quantize_panel({.out = out,
+                           .dtype = target,
+                           .rows = rows_.data(),
+                           .columns = weight.columns,
+                           .weights = errors.weights,
+                           .feedback = errors.feedback,
+                           .scratch = scratch_.data()});
   if (sums != nullptr) AddSums(kernels::panel_layout(target), out, rows_.data(), weight.columns, sums);
   return {};
 }
 
 Failure QuantizePanels(const kernels::Kernels& kernels, const WeightInfo& weight, const std::string& name,
                        const uint8_t* source, DType target, int32_t first, int32_t count, int32_t threads,
-                       const float* importance, const std::atomic<bool>& cancelled, uint8_t* out, QuantizeSums* sums) {
+                       const ErrorModel& errors, const std::atomic<bool>& cancelled, uint8_t* out, QuantizeSums* sums) {
   const size_t panel_bytes = QuantizedPanelBytes(target, weight.columns);
   // Sums are added in the order of panels, so that they do not depend on the number of threads.
   std::vector<QuantizeSums> panel_sums(static_cast<size_t>(count));
@@ -158,8 +164,8 @@ Failure QuantizePanels(const kernels::Kernels& kernels, const WeightInfo& weight
         const int32_t i = next.fetch_add(1);
         if (i >= failed_at) return;
         const auto index = static_cast<size_t>(i);
-        Failure found = quantizer.Quantize(weight, name, source, target, first + i, importance,
-                                           out + index * panel_bytes, sums == nullptr ? nullptr : &panel_sums[index]);
+        Failure found = quantizer.Quantize(weight, name, source, target, first + i, errors, out + index * panel_bytes,
+                                           sums == nullptr ? nullptr : &panel_sums[index]);
         if (found) return fail(i, std::move(found));
       }
     } catch (const std::bad_alloc&) {
@@ -209,8 +215,7 @@ Failure QuantizeMatrix(const QuantizeRequest& request, const std::atomic<bool>& 
              {"problem", "past the end of the file at byte " + std::to_string(file.size())}}};
   }
   return QuantizePanels(*request.kernels, weight, request.name, file.data() + offset, request.target,
-                        request.first_panel, request.num_panels, request.threads, request.importance, cancelled, out,
-                        sums);
+                        request.first_panel, request.num_panels, request.threads, request.errors, cancelled, out, sums);
 }
 
 }  // namespace engine

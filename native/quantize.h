@@ -23,6 +23,13 @@ struct QuantizeSums {
   double squared_sum = 0;
 };
 
+// What errors of a matrix's weights do to its outputs, from calibration (src/quantization/gptq.ts); nothing is known
+// without.
+struct ErrorModel {
+  const float* weights = nullptr;   // [columns]
+  const float* feedback = nullptr;  // [columns, columns]
+};
+
 // One thread's memory for quantising panels of up to `columns` columns.
 class PanelQuantizer {
  public:
@@ -32,7 +39,7 @@ class PanelQuantizer {
   // Panel number `panel` of `weight`, whose first byte is at `source`, to `out`. `importance` says how much errors
   // count in each column, 0 … 1, and may be null; so may `sums`, which are added to. WEIGHT_NOT_FINITE.
   Failure Quantize(const WeightInfo& weight, const std::string& name, const uint8_t* source, kernels::DType target,
-                   int32_t panel, const float* importance, uint8_t* out, QuantizeSums* sums);
+                   int32_t panel, const ErrorModel& errors, uint8_t* out, QuantizeSums* sums);
 
  private:
   void ReadRows(const WeightInfo& weight, const uint8_t* source, int32_t first);
@@ -46,7 +53,7 @@ class PanelQuantizer {
 // zeros. WEIGHT_NOT_FINITE, OUT_OF_MEMORY, and ABORTED once `cancelled` is set. Throws std::bad_alloc.
 Failure QuantizePanels(const kernels::Kernels& kernels, const WeightInfo& weight, const std::string& name,
                        const uint8_t* source, kernels::DType target, int32_t first, int32_t count, int32_t threads,
-                       const float* importance, const std::atomic<bool>& cancelled, uint8_t* out, QuantizeSums* sums);
+                       const ErrorModel& errors, const std::atomic<bool>& cancelled, uint8_t* out, QuantizeSums* sums);
 
 struct QuantizeRequest {
   const kernels::Kernels* kernels;
@@ -57,7 +64,7 @@ struct QuantizeRequest {
   int32_t first_panel;
   int32_t num_panels;
   int32_t threads;
-  const float* importance;  // [columns] or null
+  ErrorModel errors;
 };
 
 // The same from a file, which is mapped for the time of the call; `out` has room for all panels, out_bytes. Also what

@@ -174,6 +174,16 @@ struct SampleArgs {
   float* top_logprobs;  // [num_top]
 };
 
+struct QuantizePanelArgs {
+  uint8_t* out;           // own_panel_bytes (quantize_panel.h)
+  DType dtype;            // one of our own
+  const float* rows;      // [16, columns], finite
+  int32_t columns;        // a multiple of the type's group
+  const float* weights;   // [columns] how much errors count, 0 … 1; null: all the same
+  const float* feedback;  // [columns, columns] or null: what of an error in column j column k > j makes up for (GPTQ)
+  float* scratch;         // quantize_scratch_floats(columns)
+};
+
 // One instruction set's kernels.
 struct Kernels {
   const char* isa;  // "scalar", "avx2", …
@@ -197,10 +207,8 @@ struct Kernels {
   void (*add)(float* x, const float* y, int64_t count, Part part);
   // One row of logits; rows are shared out by the session.
   void (*sample)(const SampleArgs& args);
-  // One panel of one of our own types (quantize_panel.h) from 16 finite rows; `weights`, importance 0 … 1 of each column,
-  // may be null. Panels are shared out by the caller.
-  void (*quantize_panel)(uint8_t* out, DType dtype, const float* rows, int32_t columns, const float* weights,
-                         float* scratch);
+  // One panel of one of our own types; panels are shared out by the caller.
+  void (*quantize_panel)(const QuantizePanelArgs& args);
 };
 
 // Values and bytes per block of a storage type; block_size is 0 for an unknown type.

@@ -48,9 +48,10 @@ constexpr size_t own_panel_bytes(const PanelLayout& layout, int32_t columns) {
          static_cast<size_t>(groups) * group_bytes(layout);
 }
 
-// Scratch of Kernels::quantize_panel: a scale and a min per row and group of 32.
+// Scratch of Kernels::quantize_panel: the rows, transposed, and a scale and a shift per row and group.
 constexpr size_t quantize_scratch_floats(int32_t columns) {
-  return 2 * static_cast<size_t>(kPackedRows) * static_cast<size_t>((columns + kCodeBlock - 1) / kCodeBlock);
+  const auto groups = static_cast<size_t>((columns + kCodeBlock - 1) / kCodeBlock);
+  return static_cast<size_t>(kPackedRows) * (static_cast<size_t>(columns) + 2 * groups);
 }
 
 }  // namespace

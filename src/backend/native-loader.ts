@@ -48,6 +48,8 @@ export interface NativeQuantizeArrays {
   readonly sums: Float64Array;
   /** [columns] how much errors count, 0 … 1. Without: 1. */
   readonly importance?: Float32Array;
+  /** [columns, columns] GPTQ's error feedback, see src/quantization/quantise-panel.ts. */
+  readonly feedback?: Float32Array;
 }
 
 /** A session in native code. Promises resolve to undefined, or to the reason why not. */

@@ -1,4 +1,5 @@
 import { EngineError, invariant } from '../base/errors.js';
+import type { ErrorModel } from '../quantization/quantise-panel.js';
 import { dtypes } from '../tensor/dtype.js';
 import { PANEL_ROWS, type PackedDType, panelBytes } from '../tensor/packed.js';
 import type { WeightSource } from './backend.js';
@@ -17,8 +18,8 @@ export interface QuantiseRequest {
   /** Panels of 16 rows; default all. */
   readonly firstPanel?: number;
   readonly numPanels?: number;
-  /** [columns] how much errors count, 0 … 1. */
-  readonly importance?: Float32Array;
+  /** What is known of errors from calibration. */
+  readonly errors?: ErrorModel;
   readonly threads?: number;
   /** Highest instruction set to use. */
   readonly isa?: string;
@@ -40,7 +41,7 @@ export interface QuantisedPanels {
  * OUT_OF_MEMORY, ABORTED.
  */
 export async function quantisePanelsNatively(request: QuantiseRequest): Promise<QuantisedPanels> {
-  const { name, source, target, importance, signal } = request;
+  const { name, source, target, errors, signal } = request;
   if (signal?.aborted) throw new EngineError('ABORTED', {}, { cause: signal.reason });
   const { addon } = loadNativeAddon();
   const firstPanel = request.firstPanel ?? 0;
@@ -63,7 +64,7 @@ export async function quantisePanelsNatively(request: QuantiseRequest): Promise<
       numPanels,
       threads: request.threads ?? threadCount().threads,
     },
-    { out, sums, ...(importance && { importance }) },
+    { out, sums, ...(errors && { importance: errors.weights, feedback: errors.feedback }) },
   );
   const onAbort = () => task.cancel();
   signal?.addEventListener('abort', onAbort, { once: true });

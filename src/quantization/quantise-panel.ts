@@ -36,39 +36,47 @@ const SMALLEST_MIN = 2 ** -26;
 const LARGEST_FACTOR_CODE = 255;
 
 /** How weights of a type are made of codes: scale · q − shift, q from `lowest` to `highest`. */
-export interface CodeRange {
+interface CodeRange {
   readonly lowest: number;
   readonly highest: number;
   /** Whether there is a shift. */
   readonly mins: boolean;
 }
 
-export function codeRange({ bits, bias, mins }: PackedLayout): CodeRange {
+function codeRange({ bits, bias, mins }: PackedLayout): CodeRange {
   return bits === 8 ? { lowest: -127, highest: 127, mins } : { lowest: -bias, highest: 15 - bias, mins };
 }
 
 /** Two numbers for a group: scale and shift, or their codes c and z. */
-export interface Factors {
+interface Factors {
   readonly scale: number;
   readonly shift: number;
 }
 
-/**
- * Writes the panel of 16 rows at `offset`. Values must be finite. `weights` say how much errors count in each column,
- * 0 … 1; without them all count the same.
- */
+/** What errors of a matrix's weights do to its outputs, known from calibration; see gptq.ts. */
+export interface ErrorModel {
+  /** [columns] how much errors count, 0 … 1. Without: all the same. */
+  readonly weights?: Float32Array;
+  /**
+   * [columns, columns] GPTQ's error feedback (Frantar et al. 2022, arXiv 2210.17323): of an error in column j, column
+   * k > j makes up for the part feedback[j][k]. Only those above the diagonal are read.
+   */
+  readonly feedback?: Float32Array;
+}
+
+/** Writes the panel of 16 rows at `offset`. Values must be finite. */
 export function quantisePanel(
   dtype: PackedDType,
   rows: Float32Array, // [16, columns]
   columns: number,
   out: Uint8Array,
   offset: number,
-  weights: Float32Array = new Float32Array(columns).fill(1),
+  errors: ErrorModel = {},
 ): void {
-  const layout = packedLayouts[dtype];
-  const { groupSize } = layout;
+  const { groupSize, bias } = packedLayouts[dtype];
   invariant(columns % groupSize === 0 && rows.length === PANEL_ROWS * columns, `a panel of ${columns} columns`);
-  const range = codeRange(layout);
+  const range = codeRange(packedLayouts[dtype]);
+  const weights = errors.weights ?? new Float32Array(columns).fill(1);
   const numGroups = columns / groupSize;
   const panel = createPanelIntegers(dtype, columns);
   for (let r = 0; r < PANEL_ROWS; r++) {
@@ -81,25 +89,42 @@ export function quantisePanel(
     panel.d[r] = d * unit;
     panel.m[r] = m * unit;
     groups.forEach((group, g) => {
-      const codes = group.chooseFactorCodes(best[g]!, d, m);
+      // With feedback the values of all groups but the first are no longer the same.
+      const codes = group.chooseFactorCodes(errors.feedback && g > 0 ? group.search() : best[g]!, d, m);
       panel.scales[r * numGroups + g] = codes.scale;
       panel.mins[r * numGroups + g] = codes.shift;
-      group.writeCodes(decode(codes, d, m), panel.codes, r * columns + g * groupSize, layout.bias);
+      const factors = { scale: codes.scale * d, shift: codes.shift * m }; // exact
+      const first = g * groupSize;
+      if (errors.feedback) feedBack(values, first, group, factors, errors.feedback);
+      for (let k = 0; k < groupSize; k++) panel.codes[r * columns + first + k] = group.code(k, factors) + bias;
     });
   }
   packPanel(dtype, panel, columns, out, offset);
 }
 
-/** The factors that factor codes stand for; products are exact. */
-export function decode(codes: Factors, d: number, m: number): Factors {
-  return { scale: codes.scale * d, shift: codes.shift * m };
+/** Quantises a row's group in ascending k and subtracts from all later values what they make up for. */
+function feedBack(
+  values: Float32Array, // [columns]
+  first: number,
+  group: GroupSearch,
+  factors: Factors,
+  feedback: Float32Array,
+): void {
+  const columns = values.length;
+  for (let k = 0; k < group.size; k++) {
+    const j = first + k;
+    const error = round(values[j]! - group.decoded(k, factors));
+    for (let later = j + 1; later < columns; later++) {
+      values[later] = values[later]! - round(error * feedback[j * columns + later]!);
+    }
+  }
 }
 
 /**
  * The row divided by `unit`, the power of two that makes its largest value 1 … 2: exact, and nothing over- or underflows.
  * A row of zeros has unit 0.
  */
-export function normaliseRow(row: Float32Array): { values: Float32Array; unit: number } {
+function normaliseRow(row: Float32Array): { values: Float32Array; unit: number } {
   let largest = 0;
   for (const value of row) largest = Math.max(largest, Math.abs(value));
   largest = Math.min(largest, LARGEST_WEIGHT);
@@ -112,7 +137,7 @@ export function normaliseRow(row: Float32Array): { values: Float32Array; unit: n
 }
 
 /** The best factors of each group, and the row's d and m they can be coded with. */
-export function searchRow(groups: readonly GroupSearch[]): { d: number; m: number; best: Factors[] } {
+function searchRow(groups: readonly GroupSearch[]): { d: number; m: number; best: Factors[] } {
   const best = groups.map((group) => group.search());
   const d = bfloatNotBelow(Math.max(...best.map(({ scale }) => scale)));
   const m = bfloatNotBelow(Math.max(...best.map(({ shift }) => shift)));
@@ -136,7 +161,7 @@ const float = new Float32Array(1);
 const word = new Uint32Array(float.buffer);
 
 /** Values of one group of one row. */
-export class GroupSearch {
+class GroupSearch {
   readonly #x: Float32Array;
   readonly #weights: Float32Array; // parallel to x
   readonly #range: CodeRange;
@@ -193,7 +218,7 @@ export class GroupSearch {
       const c = clamp(c0 + i, 1, LARGEST_FACTOR_CODE);
       for (let j = -reachZ; j <= reachZ; j++) {
         const codes = { scale: c, shift: clamp(z0 + j, 0, LARGEST_FACTOR_CODE) };
-        const error = this.error(decode(codes, d, m));
+        const error = this.error({ scale: codes.scale * d, shift: codes.shift * m });
         if (!(error < leastError)) continue;
         leastError = error;
         best = codes;
@@ -218,15 +243,20 @@ export class GroupSearch {
     return round(total * round(scale * scale));
   }
 
-  /** Writes the nearest codes as they are stored: plus `bias`. */
-  writeCodes({ scale, shift }: Factors, out: Int8Array, start: number, bias: number): void {
-    const { lowest, highest } = this.#range;
+  get size(): number {
+    return this.#x.length;
+  }
+
+  /** The nearest code of value k. */
+  code(k: number, { scale, shift }: Factors): number {
     const inverse = round(1 / scale);
-    const offset = round(shift * inverse);
-    for (let k = 0; k < this.#x.length; k++) {
-      const t = round(round(this.#x[k]! * inverse) + offset);
-      out[start + k] = roundEven(clamp(t, lowest, highest)) + bias;
-    }
+    const t = round(round(this.#x[k]! * inverse) + round(shift * inverse));
+    return roundEven(clamp(t, this.#range.lowest, this.#range.highest));
+  }
+
+  /** The weight it stands for. */
+  decoded(k: number, factors: Factors): number {
+    return round(round(factors.scale * this.code(k, factors)) - factors.shift);
   }
 
   /** The scale and shift that fit the codes of these best, by least squares; these, where those make no sense. */

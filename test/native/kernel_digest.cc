@@ -253,13 +253,19 @@ void digest_quantize_panel() {
       Array<float> weights = random_floats(random, static_cast<size_t>(columns));
       for (size_t i = 0; i < weights.size(); i++) weights[i] *= weights[i];
       const Array<float> scratch(quantize_scratch_floats(columns));
-      for (const bool weighted : {false, true}) {
+      const Array<float> feedback = random_floats(random, static_cast<size_t>(columns * columns), 0.05f);
+      for (const bool calibrated : {false, true}) {
         const auto name = text("quantize_panel type %d%s%s", static_cast<int>(dtype), special ? " special" : "",
-                               weighted ? " weighted" : "");
+                               calibrated ? " calibrated" : "");
         digest(name, [&](auto, Hash& hash) {
           Array<uint8_t> out(own_panel_bytes(panel_layout(dtype), columns));
-          kernels->quantize_panel(out.data(), dtype, rows.data(), columns, weighted ? weights.data() : nullptr,
-                                  scratch.data());
+          kernels->quantize_panel({.out = out.data(),
+                                   .dtype = dtype,
+                                   .rows = rows.data(),
+                                   .columns = columns,
+                                   .weights = calibrated ? weights.data() : nullptr,
+                                   .feedback = calibrated ? feedback.data() : nullptr,
+                                   .scratch = scratch.data()});
           hash.add(out);
         });
       }

@@ -2,7 +2,7 @@ import { statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type QuantiseRequest, quantisePanelsNatively } from '../../src/backend/native-quantise.js';
-import { quantisePanel } from '../../src/quantization/quantise-panel.js';
+import { type ErrorModel, quantisePanel } from '../../src/quantization/quantise-panel.js';
 import { type DType, dequantiseRows, matrixBytes } from '../../src/tensor/dtype.js';
 import { PANEL_ROWS, type PackedDType, packedLayouts, panelBytes } from '../../src/tensor/packed.js';
 import { isas, notBuilt } from '../backend/native-availability.js';
@@ -33,13 +33,13 @@ const bytesOf = (floats: Float32Array): Uint8Array =>
   new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
 
 /** What the definition makes of floats [rows, columns]. */
-function defined(floats: Float32Array, columns: number, target: PackedDType, importance?: Float32Array): Uint8Array {
+function defined(floats: Float32Array, columns: number, target: PackedDType, errors?: ErrorModel): Uint8Array {
   const rows = floats.length / columns;
   const out = new Uint8Array(matrixBytes(target, rows, columns)!);
   for (let first = 0; first < rows; first += PANEL_ROWS) {
     const panel = new Float32Array(PANEL_ROWS * columns);
     panel.set(floats.subarray(first * columns, Math.min(first + PANEL_ROWS, rows) * columns));
-    quantisePanel(target, panel, columns, out, (first / PANEL_ROWS) * panelBytes(target, columns), importance);
+    quantisePanel(target, panel, columns, out, (first / PANEL_ROWS) * panelBytes(target, columns), errors);
   }
   return out;
 }
@@ -56,16 +56,20 @@ describe.skipIf(notBuilt)(`quantising in native code${notBuilt ?? ''}`, () => {
       expect(same((await quantisePanelsNatively({ ...request, isa })).bytes, expected), isa).toBe(true);
   });
 
-  it.each(packedTypes)('counts errors by importance as the definition does: %s', async (target) => {
+  it.each(packedTypes)('uses calibration as the definition does: %s', async (target) => {
     const columns = 256;
     const floats = normalValues(16 * columns, 2);
-    const importance = normalValues(columns, 3).map((value, k) => (k % 7 === 0 ? 0 : Math.min(value * value, 1)));
-    const expected = defined(floats, columns, target, importance);
+    const weights = normalValues(columns, 3).map((value, k) => (k % 7 === 0 ? 0 : Math.min(value * value, 1)));
+    const feedback = normalValues(columns * columns, 4, 0.05);
     const request = inFile(bytesOf(floats), { dtype: 'f32', rows: 16, columns }, target);
-    for (const isa of isas) {
-      expect(same((await quantisePanelsNatively({ ...request, importance, isa })).bytes, expected), isa).toBe(true);
+    const plain = await quantisePanelsNatively(request);
+    for (const errors of [{ weights }, { feedback }, { weights, feedback }]) {
+      const expected = defined(floats, columns, target, errors);
+      expect(same(plain.bytes, expected)).toBe(false);
+      for (const isa of isas) {
+        expect(same((await quantisePanelsNatively({ ...request, errors, isa })).bytes, expected), isa).toBe(true);
+      }
     }
-    expect(same((await quantisePanelsNatively(request)).bytes, expected)).toBe(false);
   });
 
   it.each(blockTypes)('reads weights stored as %s', async (dtype) => {

@@ -15,7 +15,7 @@ import { hostileRows, normalValues, studentValues } from './rows.js';
 /** The panel's weights after quantising, [16, columns]. */
 function roundTrip(dtype: PackedDType, rows: Float32Array, columns: number, weights?: Float32Array): Float32Array {
   const bytes = new Uint8Array(panelBytes(dtype, columns));
-  quantisePanel(dtype, rows, columns, bytes, 0, weights);
+  quantisePanel(dtype, rows, columns, bytes, 0, weights && { weights });
   const out = new Float32Array(rows.length);
   dequantiseRows(dtype, bytes, columns, 0, PANEL_ROWS, out);
   return out;
