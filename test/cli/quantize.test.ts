@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { openModel } from '../../src/formats/hub.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { type Run, runCli, runJson } from './run-cli.js';
 
@@ -124,6 +125,22 @@ describe('engine quantize refuses', () => {
     expectRefusal(await quantize(draft, copy, '--type', 'int4'), 'FILE_UNWRITABLE', '--force');
     expect(readFileSync(copy).equals(readFileSync(draft))).toBe(true);
   });
+});
+
+test('a quantised file whose factors are no numbers is refused when it is run', async () => {
+  const output = fresh();
+  expect((await quantize(draft, output, '--type', 'int4')).code).toBe(0);
+  const { tensors } = await openModel(output);
+  const bytes = readFileSync(output);
+  for (const { dtype, offset, byteLength } of tensors.values()) {
+    if (dtype.startsWith('int')) bytes.fill(0xff, offset, offset + byteLength);
+  }
+  writeFileSync(output, bytes);
+  expectRefusal(
+    await runCli(['generate', '-m', output, '--backend', 'reference', '-p', 'Once', '-n', '2']),
+    'NO_TOKEN_ALLOWED',
+    'check the weights',
+  );
 });
 
 test('a full disk leaves nothing behind', () => {

@@ -5,12 +5,14 @@ import { ggufLimits, readGguf } from '../../src/formats/gguf.js';
 import { parseJsonObject } from '../../src/formats/json.js';
 import type { TensorInfo } from '../../src/formats/model-file.js';
 import { readSafetensors } from '../../src/formats/safetensors.js';
+import { PACKED_KEY } from '../../src/formats/safetensors-packed.js';
+import { isPacked, matrixBytes } from '../../src/tensor/dtype.js';
 import { tokenizerFromGguf } from '../../src/tokenizer/from-gguf.js';
 import { tokenizerFromJson } from '../../src/tokenizer/from-json.js';
 import { mutated, tokenizerJsons, tokenizerMetadata, use } from '../tokenizer/mutation.js';
 import { list, typed, writeGguf } from './gguf-writer.js';
 import { mutate, Random } from './mutation.js';
-import { writeSafetensors } from './safetensors-writer.js';
+import { rawSafetensors, writeSafetensors } from './safetensors-writer.js';
 
 export interface FuzzOptions {
   /** Mutated files to read. */
@@ -119,6 +121,24 @@ const tensors = [
   { name: 'rope_freqs.weight', dtype: 'f16', shape: [1, 2, 2, 3] },
 ] as const;
 
+const packedTensors = [
+  { name: 'blk.0.attn_k.weight', dtype: 'int4', shape: [17, 64] },
+  { name: 'blk.0.attn_v.weight', dtype: 'int8', shape: [16, 32] },
+  { name: 'blk.0.ffn_down.weight', dtype: 'int4_g128', shape: [1, 128] },
+] as const;
+
+/** One matrix in an own type, aligned by spaces after the JSON, and a vector. */
+function packedSafetensors(): Uint8Array {
+  const size = matrixBytes('int4', 16, 32)!;
+  const metadata = { [PACKED_KEY]: JSON.stringify({ w: { dtype: 'int4', shape: [16, 32] } }) };
+  const header = JSON.stringify({
+    __metadata__: metadata,
+    w: { dtype: 'U8', shape: [size], data_offsets: [0, size] },
+    v: { dtype: 'F16', shape: [2], data_offsets: [size, size + 4] },
+  });
+  return rawSafetensors(header.padEnd(Math.ceil((8 + header.length) / 64) * 64 - 8), size + 4);
+}
+
 const targets: readonly Target[] = [
   {
     name: 'gguf',
@@ -126,6 +146,7 @@ const targets: readonly Target[] = [
       writeGguf({ metadata, tensors }),
       writeGguf({ version: 2, tensors: tensors.slice(0, 2) }),
       writeGguf({ metadata: { a: 1, b: 'text' } }),
+      writeGguf({ alignment: 64, tensors: packedTensors }),
     ],
     read(bytes, random) {
       // Some files are followed by a terabyte of zeros, where no length is too long for the file.
@@ -143,6 +164,7 @@ const targets: readonly Target[] = [
         { name: 'position_ids', dtype: 'I64', shape: [1, 2], bytes: new Uint8Array(16) },
       ]),
       writeSafetensors([]),
+      packedSafetensors(),
     ],
     read(bytes, random) {
       // With the length of the header set right, changes within it get past the first check.
@@ -223,12 +245,13 @@ function withEmptyTail(bytes: Uint8Array, size: number): ByteSource {
 /** What native code relies on: all tensors within the file, and apart. */
 function checkPlaces(source: ByteSource, infos: readonly TensorInfo[]): void {
   let end = 0;
-  for (const { name, offset, byteLength } of infos.toSorted(
+  for (const { name, dtype, offset, byteLength } of infos.toSorted(
     (a, b) => a.offset - b.offset || a.byteLength - b.byteLength,
   )) {
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(byteLength) || byteLength < 0) {
       throw new Error(`tensor ${name} has no whole place`);
     }
+    if (isPacked(dtype) && offset % 64 !== 0) throw new Error(`panels of ${name} lie between cache lines`);
     if (offset < end || offset + byteLength > source.size) throw new Error(`tensor ${name} is in a wrong place`);
     end = offset + byteLength;
   }
