@@ -4,11 +4,13 @@ import { decodeBytes, modelCost } from './model-cost.js';
 import type { BenchModel, BenchRow } from './report.js';
 import type { SpeedKind } from './speed.js';
 import { summarize, summarizeRatios } from './statistics.js';
-import { promptOf, type Workload } from './throughput.js';
+import type { Workload } from './throughput.js';
 
 export interface PeersOptions extends ContenderRun {
   readonly ours: Contender;
   readonly opponents: readonly Contender[];
+  /** Tokens are compared after it. */
+  readonly promptIds: Int32Array;
   readonly workloads: readonly (Workload & { readonly kind: SpeedKind })[];
   /** Of all contenders in turn. */
   readonly rounds: number;
@@ -30,7 +32,8 @@ export interface Agreement {
   readonly compared: number;
 }
 
-const COMPARED = { promptTokens: 16, generatedTokens: 32 };
+/** Greedy tokens. */
+const COMPARED_TOKENS = 32;
 
 /**
  * Times contenders in turn, A B A B, after comparing their greedy tokens. A ratio is ours to an opponent's within one
@@ -94,9 +97,8 @@ async function makeRow(
 }
 
 async function compareTokens(options: PeersOptions): Promise<Map<string, Agreement>> {
-  const { ours, opponents, vocabSize, onProgress } = options;
-  const promptIds = promptOf(COMPARED.promptTokens, vocabSize);
-  const run = { ...options, promptIds, generatedTokens: COMPARED.generatedTokens };
+  const { ours, opponents, onProgress } = options;
+  const run = { ...options, generatedTokens: COMPARED_TOKENS };
   onProgress?.('comparing tokens');
   const agreement = new Map<string, Agreement>();
   let expected: readonly number[] | null = null;

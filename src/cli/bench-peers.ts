@@ -5,7 +5,7 @@ import { EngineError } from '../base/errors.js';
 import type { Contender } from '../benchmark/contender.js';
 import { llamaBench } from '../benchmark/llama-bench.js';
 import { installPeers, isInstalled, nodeLlamaCpp, notInstalled, peersFolder } from '../benchmark/node-llama-cpp.js';
-import { ours } from '../benchmark/ours.js';
+import { clearestPrompt, ours } from '../benchmark/ours.js';
 import { comparePeers, type PeersResult } from '../benchmark/peers.js';
 import { checkRuns } from '../benchmark/repetition.js';
 import type { SpeedKind } from '../benchmark/speed.js';
@@ -71,16 +71,16 @@ async function peers(flags: PeersFlags): Promise<void> {
       const { vocabSize, contextLength } = readModelConfig(source);
       const progress = new ProgressBar('peers:');
       try {
+        const run = { model: source.path, threads, vocabSize, signal };
+        const load = loadOptionsOf(flags);
         const result = await comparePeers({
-          ours: ours(thisProgram(), loadArguments({ ...flags, threads: undefined }), loadOptionsOf(flags)),
+          ...run,
+          ours: ours(thisProgram(), loadArguments({ ...flags, threads: undefined }), load),
+          promptIds: await clearestPrompt(load, run),
           opponents,
           workloads: workloadsOf(flags, contextLength),
-          model: source.path,
-          threads,
           rounds,
           runs,
-          vocabSize,
-          signal,
           onProgress: (what) => progress.say(what),
         });
         progress.clear();

@@ -38,7 +38,8 @@ try {
   if (!(error instanceof CommanderError)) process.exitCode = reportError(error);
   else if (error.exitCode !== 0) {
     // What commander objects to is the user's: an unknown command or flag, a missing value.
-    const problem = error.message.replace(/^error: /, '').replace(/\n.*/s, '');
+    const message = error.code === 'commander.help' ? 'a command is missing' : error.message;
+    const problem = message.replace(/^error: /, '').replace(/\n.*/s, '');
     note(`engine: [USAGE] ${problem}; see engine --help`);
     process.exitCode = 2;
   }

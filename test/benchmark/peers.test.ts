@@ -35,6 +35,7 @@ describe('peers', () => {
     comparePeers({
       model,
       vocabSize: 32_000,
+      promptIds: Int32Array.of(1, 2),
       threads: 1,
       ours,
       opponents,
