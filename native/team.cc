@@ -14,13 +14,13 @@ namespace {
 // step to the next. Then the executor sleeps, so that there is a processor for the JavaScript thread.
 constexpr int32_t kSpins = 2000;
 
-constexpr uint32_t Ticket(int32_t num_chunks) { return static_cast<uint32_t>(num_chunks) << 16; }
-constexpr uint32_t NumChunks(uint32_t ticket) { return ticket >> 16; }
-constexpr uint32_t NumTaken(uint32_t ticket) { return ticket & 0xffff; }
-
-// No open stage has these values: at least as many chunks are taken as there are, and not equally many.
-constexpr uint32_t kClosed = 1;
-constexpr uint32_t kLeave = 2;
+// Values of the board.
+constexpr uint32_t kTaken = 1 << 16;  // subtracted by who takes a chunk
+constexpr uint32_t kDone = 1;         // and when it is done
+constexpr uint32_t NumUntaken(uint32_t board) { return board >> 16; }
+constexpr uint32_t kClosed = 0;
+constexpr uint32_t kLeave = 0xffff;
+static_assert(kMaxChunks < kLeave);
 
 // Tells the processor that this is a waiting loop.
 inline void Pause() {
@@ -42,7 +42,7 @@ void Publish(std::atomic<T>* word, T value) {
 }  // namespace
 
 Team::Team(int32_t num_threads, bool oversubscribed, const std::atomic<bool>& cancelled)
-    : cancelled_(cancelled), spins_(oversubscribed ? 0 : kSpins), interference_(num_threads), ticket_(kClosed) {
+    : cancelled_(cancelled), spins_(oversubscribed ? 0 : kSpins), interference_(num_threads), board_(kClosed) {
   helpers_.reserve(static_cast<size_t>(num_threads) - 1);
   try {
     for (int32_t thread = 1; thread < num_threads; thread++) helpers_.emplace_back(&Team::Help, this, thread);
@@ -52,7 +52,7 @@ Team::Team(int32_t num_threads, bool oversubscribed, const std::atomic<bool>& ca
 }
 
 Team::~Team() {
-  Publish(&ticket_, kLeave);
+  Publish(&board_, kLeave);
   UseThreads(size());
   for (std::thread& helper : helpers_) helper.join();
 }
@@ -63,13 +63,13 @@ bool Team::Run(Work* work, int32_t num_threads) {
   Interference::Time work_begin = Interference::Clock::now();
   OpenNextStage(0);
   for (int32_t num_chunks = 0;;) {
-    while (RunNextChunk(0)) num_chunks++;
-    const uint32_t ticket = ticket_.load(std::memory_order_acquire);
-    if (ticket == kClosed) return completed_;
-    if (NumTaken(ticket) < NumChunks(ticket)) continue;
+    num_chunks += RunChunks(0);
+    const uint32_t board = board_.load(std::memory_order_acquire);
+    if (board == kClosed) return completed_;
+    if (NumUntaken(board) > 0) continue;
 
     const Interference::Time wait_begin = Interference::Clock::now();
-    Wait(ticket);
+    Wait(board);
     const Interference::Time wait_end = Interference::Clock::now();
     UseThreads(std::min(num_threads, interference_.Waited(work_begin, num_chunks, wait_begin, wait_end)));
     work_begin = wait_end;
@@ -80,52 +80,63 @@ bool Team::Run(Work* work, int32_t num_threads) {
 void Team::Help(int32_t thread) {
   for (;;) {
     const int32_t num_threads = num_threads_.load(std::memory_order_acquire);
-    const uint32_t ticket = ticket_.load(std::memory_order_acquire);
+    const uint32_t board = board_.load(std::memory_order_acquire);
     if (thread >= num_threads) {
       num_threads_.wait(num_threads, std::memory_order_acquire);
-    } else if (ticket == kLeave) {
+    } else if (board == kLeave) {
       return;
-    } else if (!RunNextChunk(thread)) {
-      Wait(ticket);
+    } else if (NumUntaken(board) > 0) {
+      RunChunks(thread);
+    } else {
+      Wait(board);
     }
   }
 }
 
-bool Team::RunNextChunk(int32_t thread) {
-  uint32_t ticket = ticket_.load(std::memory_order_relaxed);
+int32_t Team::RunChunks(int32_t thread) {
+  uint32_t board = board_.load(std::memory_order_relaxed);
   do {
-    if (NumTaken(ticket) >= NumChunks(ticket)) return false;
-  } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acquire, std::memory_order_relaxed));
-  work_->RunChunk(static_cast<int32_t>(NumTaken(ticket)), thread);
-  const uint32_t num_done = num_done_.fetch_add(1, std::memory_order_acq_rel) + 1;
-  if (num_done == NumChunks(ticket)) OpenNextStage(thread);
-  return true;
+    if (NumUntaken(board) == 0) return 0;
+  } while (!board_.compare_exchange_weak(board, board - kTaken, std::memory_order_acquire, std::memory_order_relaxed));
+  for (int32_t count = 1;; count++) {
+    work_->RunChunk(num_chunks_ - static_cast<int32_t>(NumUntaken(board)), thread);
+    // One exchange for the chunk that is done and the next: the board's cache line travels between cores each time.
+    board = board_.load(std::memory_order_acquire);
+    uint32_t next;
+    do {
+      if (board == kDone) {
+        OpenNextStage(thread);
+        return count;
+      }
+      next = board - kDone - (NumUntaken(board) > 0 ? kTaken : 0);
+    } while (!board_.compare_exchange_weak(board, next, std::memory_order_acq_rel, std::memory_order_acquire));
+    if (NumUntaken(board) == 0) return count;
+  }
 }
 
 void Team::OpenNextStage(int32_t thread) {
   for (;;) {
     const bool cancelled = cancelled_.load(std::memory_order_relaxed);
-    const int32_t num_chunks = cancelled ? 0 : work_->NextStage();
-    if (num_chunks == 1) {
+    num_chunks_ = cancelled ? 0 : work_->NextStage();
+    if (num_chunks_ == 1) {
       // Sooner done than handed over.
       work_->RunChunk(0, thread);
       continue;
     }
-    num_done_.store(0, std::memory_order_relaxed);
-    if (num_chunks > 0) return Publish(&ticket_, Ticket(num_chunks));
+    if (num_chunks_ > 0) return Publish(&board_, static_cast<uint32_t>(num_chunks_) * (kTaken + kDone));
     completed_ = !cancelled;
     // If no stage was opened, nobody is waiting for the end.
-    if (ticket_.load(std::memory_order_relaxed) != kClosed) Publish(&ticket_, kClosed);
+    if (board_.load(std::memory_order_relaxed) != kClosed) Publish(&board_, kClosed);
     return;
   }
 }
 
 void Team::Wait(uint32_t old) const {
   for (int32_t i = 0; i < spins_; i++) {
-    if (ticket_.load(std::memory_order_acquire) != old) return;
+    if (board_.load(std::memory_order_acquire) != old) return;
     Pause();
   }
-  ticket_.wait(old, std::memory_order_acquire);
+  board_.wait(old, std::memory_order_acquire);
 }
 
 void Team::UseThreads(int32_t num_threads) {

@@ -24,7 +24,7 @@ class Work {
   ~Work() = default;
 };
 
-inline constexpr int32_t kMaxChunks = 0xffff;
+inline constexpr int32_t kMaxChunks = 0x7fff;
 
 class Team {
  public:
@@ -44,28 +44,30 @@ class Team {
 
  private:
   void Help(int32_t thread);
-  // False if all chunks of the open stage are taken.
-  bool RunNextChunk(int32_t thread);
+  // Takes chunks of the open stage until there are none; returns how many it took.
+  int32_t RunChunks(int32_t thread);
   void OpenNextStage(int32_t thread);
-  // Returns when the ticket is no longer `old`.
+  // Returns when the board is no longer `old`.
   void Wait(uint32_t old) const;
   void UseThreads(int32_t num_threads);
 
   const std::atomic<bool>& cancelled_;
   const int32_t spins_;
 
-  // Written while no chunk is taken that is not done.
+  // Written by who ends a stage, and before a run: nobody holds a chunk then. Read by those who hold one.
   Work* work_ = nullptr;
+  int32_t num_chunks_ = 0;  // of the open stage
   bool completed_ = false;
 
   Interference interference_;  // only for the leading thread
 
-  // Of the open stage: number of chunks in the high half, how many are taken in the low half. Whoever raises the low
-  // half by compare-and-swap owns that chunk of whatever stage is open then; it does not matter how long ago the value
-  // was read. Nothing of a stage is touched before, and the stage does not end before that chunk is done.
-  alignas(64) std::atomic<uint32_t> ticket_;
-  alignas(64) std::atomic<uint32_t> num_done_{0};
-  // Threads in use; helpers beyond sleep here.
+  // The open stage: how many of its chunks are not yet taken (high half) and how many are not yet done (low half).
+  // Whoever takes one off the high half by compare-and-swap owns a chunk of whatever stage is open then, so it does not
+  // matter how long ago the value that it compared with was read, or by whose run. A thread touches nothing else of a
+  // stage before it owns a chunk, and no stage ends before that chunk is done. The last one to be done is not taken
+  // off: its owner alone goes on, and writes the next stage over it.
+  alignas(64) std::atomic<uint32_t> board_;
+  // Threads in use; helpers beyond sleep here, and are not woken for a stage.
   alignas(64) std::atomic<int32_t> num_threads_{1};
 
   std::vector<std::thread> helpers_;
