@@ -60,25 +60,17 @@ export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPla
 
 function weightBytes({ plan, weights }: LoadedModel): { mapped: number; copied: number } {
   const meetsIntegers = new Set<number>();
-  const readAsStored = new Set<number>();
-  for (const op of plan.ops) {
-    if (op.op === 'linear') (op.activations === 'q8' ? meetsIntegers : readAsStored).add(op.weight.id);
-    if (op.op === 'embed' || op.op === 'addPositions') readAsStored.add(op.table.id);
-  }
+  for (const op of plan.ops) if (op.op === 'linear' && op.activations === 'q8') meetsIntegers.add(op.weight.id);
   let mapped = 0;
   let copied = 0;
   for (const [id, { dtype, rows, columns, transposedStride, quantize }] of weights.entries.entries()) {
     const stored = matrixBytes(dtype, rows, columns)!;
     const repacked = meetsIntegers.has(id) ? repackedBytes(dtype, rows, columns) : null;
-    if (rows === 1) copied += aligned(columns * FLOAT_BYTES);
-    else if (quantize !== undefined) copied += matrixBytes(quantize, rows, columns)!;
+    if (quantize !== undefined) copied += matrixBytes(quantize, rows, columns)!;
+    else if (rows === 1) copied += aligned(columns * FLOAT_BYTES);
     else if (transposedStride > 0) copied += aligned(stored);
-    else if (repacked === null) mapped += stored;
-    else {
-      copied += repacked;
-      // A tied embedding is also looked up, row by row, in what is stored.
-      if (readAsStored.has(id)) mapped += stored;
-    }
+    else if (repacked !== null) copied += repacked;
+    else mapped += stored;
   }
   return { mapped, copied };
 }

@@ -4,7 +4,7 @@ import type { PlanBuilder } from '../backend/plan.js';
 import { EngineError, invariant } from '../base/errors.js';
 import type { ModelSource } from '../formats/hub.js';
 import { requireTensor, type TensorInfo } from '../formats/model-file.js';
-import { isPacked, matrixBytes, partOffset } from '../tensor/dtype.js';
+import { type DType, dtypes, isPacked, matrixBytes, partOffset } from '../tensor/dtype.js';
 import type { ModelConfig } from './config.js';
 import { ggufNames, type Names, type Role } from './names.js';
 import { type QuantisedTypes, quantisedType } from './quantised-types.js';
@@ -59,6 +59,7 @@ export class WeightBinder {
     const dtype = this.source.tensors.get(`${name}.weight`)?.dtype ?? 'f32';
     const transposed = this.#names.transposed && layer !== undefined && !isPacked(dtype);
     const tensor = this.#require(`${name}.weight`, transposed ? [columns, totalRows] : [totalRows, columns]);
+    if (role === 'positions') refusePacked(tensor);
     const skipped = transposed ? matrixBytes(tensor.dtype, 1, firstRow) : partOffset(tensor.dtype, firstRow, columns);
     const stored = { dtype: tensor.dtype, columns, partStarts };
     const quantize = this.quantise && quantisedType(role, stored, this.quantise);
@@ -158,4 +159,11 @@ export class WeightBinder {
     this.#bound.set(key, weight);
     return weight;
   }
+}
+
+/** Rows of learned positions are added to activations, which kernels do for rows that are stored one after another. */
+function refusePacked({ name, dtype }: TensorInfo): void {
+  if (!isPacked(dtype)) return;
+  const supported = Object.keys(dtypes).filter((type) => !isPacked(type as DType));
+  throw new EngineError('DTYPE_UNSUPPORTED', { tensor: name, dtype, supported: supported.join(', ') });
 }

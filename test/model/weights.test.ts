@@ -138,6 +138,13 @@ describe('packed matrices', () => {
     await expectEngineError(() => load(source), 'FORMAT_INVALID', 'attn_qkv.weight row is 40', 'int4 cannot be cut');
   });
 
+  test('are no tables of positions', async () => {
+    const source = safetensorsSource({}, tinyGpt2());
+    const name = 'transformer.wpe.weight';
+    const tensors = new Map([...source.tensors, [name, { ...source.tensors.get(name)!, dtype: 'int8' as const }]]);
+    await expectEngineError(() => load({ ...source, tensors }), 'DTYPE_UNSUPPORTED', 'wpe', 'int8', 'f16');
+  });
+
   test('have rows, although the checkpoint stores its matrices transposed', () => {
     const model = tinyGpt2();
     const name = 'transformer.h.0.mlp.c_fc.weight';
