@@ -68,6 +68,21 @@ describe('engine bench prefill and decode', () => {
     expect(existsSync(join(scratch, kept!, '15m-q8_0.gguf'))).toBe(true);
   });
 
+  it('say what to install where benny is missing', async () => {
+    const hook = join(folder, 'hook.mjs');
+    const preload = join(folder, 'preload.mjs');
+    writeFileSync(
+      hook,
+      "export function resolve(name, c, next) { if (name === 'benny') throw Error(name); return next(name, c); }",
+    );
+    writeFileSync(preload, "import { register } from 'node:module'; register('./hook.mjs', import.meta.url);");
+    const options = { env: { ...env, NODE_OPTIONS: `--import=${preload}` } };
+    const { code, stderr } = await runCli(['bench', 'prefill', ...tiny, '--no-check'], options);
+    expect(code).toBe(2);
+    expect(stderr).toContain('[DEPENDENCY_MISSING] benny is not installed');
+    expect(stderr).toContain('npm install benny');
+  });
+
   it.each([
     [['--type', 'f16'], '--type is "f16"; expected --synthetic with it'],
     [['--synthetic', '15m', '-m', 'x.gguf'], 'no --model'],
@@ -95,7 +110,7 @@ describe('engine bench peers', () => {
       expect(other.ratio!.median).toBeCloseTo(own.tokens_per_second.median / 110, 6);
       expect(other.ratio!.runs).toBe(2);
     }
-  });
+  }, 120_000);
 
   it('says what is missing', async () => {
     const { code, stderr } = await runCli(['bench', 'peers', ...tiny, '--opponent-binary', join(folder, 'nowhere')]);
@@ -129,5 +144,5 @@ describe('engine bench ladder', () => {
     expect(rows.at(-1)!.quality!.kl_mean).toBeLessThan(0.01);
     expect(statSync(svg).size).toBeGreaterThan(1000);
     expect(readFileSync(svg, 'utf8')).toContain('8-bit activations');
-  });
+  }, 120_000);
 });
