@@ -1,3 +1,4 @@
+import { nativeInfo } from '../backend/native.js';
 import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
@@ -73,7 +74,8 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
       onProgress?.(`${name}, run ${++run}`);
       return measure(engine, workload);
     });
-    rows.push(makeRow(kind, engine, cost, workload, rates, load.threads));
+    const threads = load.threads ?? nativeInfo().threads.threads;
+    rows.push(makeRow(kind, engine, cost, workload, rates, engine.backend.startsWith('native') ? threads : 1));
   }
   return { ...loaded!, rows };
 }
@@ -84,7 +86,7 @@ function makeRow(
   cost: ModelCost,
   workload: Workload,
   rates: readonly number[],
-  threads: number | undefined,
+  threads: number,
 ): BenchRow {
   const rate = summarize(rates);
   const bytes = kind === 'decode' ? decodeBytes(cost, workload) : null;
@@ -93,7 +95,7 @@ function makeRow(
     name: kind,
     backend: engine.backend,
     dtype: cost.dtype,
-    ...(threads !== undefined && { threads }),
+    threads,
     batch: workload.batch,
     prompt_tokens: workload.promptTokens,
     generated_tokens: kind === 'decode' ? workload.generatedTokens : 0,

@@ -11,7 +11,7 @@ import type { MatrixDType } from './types.js';
 const DEVIATION = 0.02;
 
 /** Turns an array that is full of random words into values of a type, in place; `bytes` is the same memory. */
-type Shape = (words: Uint32Array, bytes: Uint8Array) => void;
+type Finish = (words: Uint32Array, bytes: Uint8Array) => void;
 
 /** Entries of the tables that random bits choose from. */
 const TABLE = 1 << 16;
@@ -20,7 +20,7 @@ const TABLE = 1 << 16;
 const CHUNK_VALUES = 1 << 18;
 
 /** Makers by storage type; each builds its tables when it is asked for. */
-const makers: Readonly<Record<MatrixDType, () => Shape>> = {
+const makers: Readonly<Record<MatrixDType, () => Finish>> = {
   f32: () => {
     const table = Float32Array.from(deviates(), (x) => DEVIATION * x);
     return (words) => {
@@ -83,7 +83,7 @@ const makers: Readonly<Record<MatrixDType, () => Shape>> = {
 
 /** Random weights of one file. The same seed and stream give the same bytes; streams are independent. */
 export class RandomWeights {
-  readonly #shapes = new Map<MatrixDType, Shape>();
+  readonly #finishes = new Map<MatrixDType, Finish>();
 
   constructor(readonly seed: number) {}
 
@@ -91,15 +91,15 @@ export class RandomWeights {
   *blocks(dtype: MatrixDType, byteLength: number, stream: number): Generator<Uint8Array> {
     const { blockBytes, blockSize } = dtypes[dtype];
     invariant(byteLength % blockBytes === 0, `${byteLength} bytes are no blocks of ${dtype}`);
-    const shape = this.#shapes.get(dtype) ?? makers[dtype]();
-    this.#shapes.set(dtype, shape);
+    const finish = this.#finishes.get(dtype) ?? makers[dtype]();
+    this.#finishes.set(dtype, finish);
     const random = new RandomWords(this.seed, stream);
     const buffer = new ArrayBuffer((CHUNK_VALUES / blockSize) * blockBytes);
     const words = new Uint32Array(buffer);
     const bytes = new Uint8Array(buffer);
     for (let done = 0; done < byteLength; done += bytes.length) {
       random.fill(words);
-      shape(words, bytes);
+      finish(words, bytes);
       yield bytes.subarray(0, Math.min(bytes.length, byteLength - done));
     }
   }
@@ -121,7 +121,7 @@ function uniformDeviation(values: number): number {
   return Math.sqrt((values * values - 1) / 12);
 }
 
-function halves(table: Uint16Array): Shape {
+function halves(table: Uint16Array): Finish {
   return (words) => {
     for (let i = 0; i < words.length; i++) {
       const r = words[i]!;
@@ -136,7 +136,7 @@ function scaleTable(scale: number): Uint16Array {
   return Uint16Array.from({ length: 256 }, (_, i) => floatToHalf(value(i)));
 }
 
-function scaled(blockBytes: number, offset: number, scale: number): Shape {
+function scaled(blockBytes: number, offset: number, scale: number): Finish {
   const table = scaleTable(scale);
   return (_, bytes) => placeScales(bytes, blockBytes, offset, table);
 }

@@ -19,7 +19,10 @@ export class RandomWords {
   }
 
   fill(words: Uint32Array): void {
-    let [a, b, c, d] = this.#state as unknown as [number, number, number, number];
+    let a = this.#state[0]!;
+    let b = this.#state[1]!;
+    let c = this.#state[2]!;
+    let d = this.#state[3]!;
     for (let i = 0; i < words.length; i++) {
       const product = Math.imul(b, 5);
       words[i] = Math.imul((product << 7) | (product >>> 25), 9);
