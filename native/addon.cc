@@ -13,6 +13,7 @@
 #include <utility>
 #include <variant>
 
+#include "native/gptq.h"
 #include "native/quantize.h"
 #include "native/session.h"
 
@@ -424,6 +425,45 @@ Napi::Value QuantizeMatrixTask(const Napi::CallbackInfo& info) {
   });
 }
 
+// addGram({ isa, columns, threads }, { x, gram }): see AddGram
+Napi::Value AddGramTask(const Napi::CallbackInfo& info) {
+  const auto request = info[0].As<Napi::Object>();
+  const auto arrays = info[1].As<Napi::Object>();
+  const kernels::Kernels* kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
+  const int32_t columns = request.Get("columns").ToNumber().Int32Value();
+  const int32_t threads = request.Get("threads").ToNumber().Int32Value();
+  Arrays typed(info.Env());
+  const std::span<float> x = typed.Get<float>(arrays.Get("x"));
+  const std::span<double> gram = typed.Get<double>(arrays.Get("gram"));
+  const auto k = static_cast<size_t>(std::max(columns, 0));
+  const bool fits = typed.ok() && kernels != nullptr && threads > 0 && k > 0 && gram.size() == k * k &&
+                    x.size() % k == 0 && x.size() / k <= INT32_MAX && !x.empty();
+  return Task::Start(info.Env(), arrays, [=](const std::atomic<bool>& cancelled) -> Failure {
+    if (!fits) return Internal(kWrongArrays);
+    return AddGram(*kernels, x.data(), static_cast<int32_t>(x.size() / k), columns, threads, cancelled, gram.data());
+  });
+}
+
+// makeErrorModel({ columns, damping, threads }, { gram, weights, feedback }): see MakeErrorModel
+Napi::Value MakeErrorModelTask(const Napi::CallbackInfo& info) {
+  const auto request = info[0].As<Napi::Object>();
+  const auto arrays = info[1].As<Napi::Object>();
+  const int32_t columns = request.Get("columns").ToNumber().Int32Value();
+  const int32_t threads = request.Get("threads").ToNumber().Int32Value();
+  const double damping = request.Get("damping").ToNumber().DoubleValue();
+  Arrays typed(info.Env());
+  const std::span<double> gram = typed.Get<double>(arrays.Get("gram"));
+  const std::span<float> weights = typed.Get<float>(arrays.Get("weights"));
+  const std::span<float> feedback = typed.Get<float>(arrays.Get("feedback"));
+  const auto k = static_cast<size_t>(std::max(columns, 0));
+  const bool fits = typed.ok() && threads > 0 && k > 0 && damping > 0 && gram.size() == k * k && weights.size() == k &&
+                    feedback.size() == k * k;
+  return Task::Start(info.Env(), arrays, [=](const std::atomic<bool>& cancelled) -> Failure {
+    if (!fits) return Internal(kWrongArrays);
+    return MakeErrorModel(gram.data(), columns, damping, threads, cancelled, weights.data(), feedback.data());
+  });
+}
+
 // isa(limit?): the best instruction set up to `limit`; null for an unknown name.
 Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
   const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
@@ -436,6 +476,8 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbiNumber);
   exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
   exports.Set("Session", SessionObject::Define(env));
+  exports.Set("addGram", Napi::Function::New<AddGramTask>(env, "addGram"));
+  exports.Set("makeErrorModel", Napi::Function::New<MakeErrorModelTask>(env, "makeErrorModel"));
   exports.Set("quantizeMatrix", Napi::Function::New<QuantizeMatrixTask>(env, "quantizeMatrix"));
   return exports;
 }

@@ -23,7 +23,7 @@ struct QuantizeSums {
   double squared_sum = 0;
 };
 
-// What errors of a matrix's weights do to its outputs, from calibration (src/quantization/gptq.ts); nothing is known
+// What errors of a matrix's weights do to its outputs, from calibration (native/gptq.h); nothing is known
 // without.
 struct ErrorModel {
   const float* weights = nullptr;   // [columns]

@@ -14,6 +14,16 @@ export interface NativeAddon {
   isa(limit?: string): string | null;
   readonly Session: new () => NativeHandle;
   quantizeMatrix(request: NativeQuantizeRequest, arrays: NativeQuantizeArrays): NativeTask;
+  /** gram [columns, columns] += Xᵀ X for x [rows, columns], on and above the diagonal. */
+  addGram(
+    request: { readonly isa: string; readonly columns: number; readonly threads: number },
+    arrays: { readonly x: Float32Array; readonly gram: Float64Array },
+  ): NativeTask;
+  /** Weights [columns] and feedback [columns, columns] of an ErrorModel (native/gptq.h); overwrites gram. */
+  makeErrorModel(
+    request: { readonly columns: number; readonly damping: number; readonly threads: number },
+    arrays: { readonly gram: Float64Array; readonly weights: Float32Array; readonly feedback: Float32Array },
+  ): NativeTask;
 }
 
 /** Work without a session, on threads of its own. */

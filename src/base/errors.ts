@@ -99,6 +99,12 @@ const table = {
     message: (p: { tensor: string; row: number; column: number; value: string }) =>
       `tensor ${clip(p.tensor)} is ${p.value} in row ${p.row}, column ${p.column}, which cannot be quantised; the file is damaged or its training failed, get it again from its source`,
   },
+  CALIBRATION_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tensor: string }) =>
+      `inputs of tensor ${clip(p.tensor)} are not finite on the calibration text; give another text, or use --method rtn`,
+  },
   TENSOR_MISSING: {
     status: 400,
     blame: 'user',

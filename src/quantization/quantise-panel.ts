@@ -53,7 +53,7 @@ interface Factors {
   readonly shift: number;
 }
 
-/** What errors of a matrix's weights do to its outputs, known from calibration; see gptq.ts. */
+/** What errors of a matrix's weights do to its outputs, known from calibration; see native/gptq.h. */
 export interface ErrorModel {
   /** [columns] how much errors count, 0 … 1. Without: all the same. */
   readonly weights?: Float32Array;
