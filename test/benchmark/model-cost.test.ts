@@ -1,9 +1,13 @@
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { decodeBytes, decodeOps, modelCost, prefillOps } from '../../src/benchmark/model-cost.js';
 import { writeSyntheticModel } from '../../src/synthetic/model.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'engine-cost-'));
+const path = join(folder, 'model.gguf');
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 // Of the shape 15m, by hand: four square matrices of attention and three of the feed-forward network in each of 6 layers.
 const layerValues = 6 * (4 * 288 * 288 + 3 * 288 * 768);
@@ -11,7 +15,6 @@ const headValues = 32_000 * 288;
 const norms = 13 * 288;
 
 test('bytes and operations of a token follow from the sizes', async () => {
-  const path = join(mkdtempSync(join(tmpdir(), 'engine-cost-')), 'model.gguf');
   await writeSyntheticModel(path, { shape: '15m', type: 'q8_0' });
   const cost = await modelCost(path, {});
   expect(cost.model).toMatchObject({ architecture: 'llama', parameters: layerValues + 2 * headValues + norms });
@@ -35,7 +38,6 @@ test('bytes and operations of a token follow from the sizes', async () => {
 });
 
 test('what is quantised while loading counts as what it becomes, and types are named by their size', async () => {
-  const path = join(mkdtempSync(join(tmpdir(), 'engine-cost-')), 'model.gguf');
   await writeSyntheticModel(path, { shape: '15m', type: 'q4_k_m' });
   expect((await modelCost(path, {})).dtype).toBe('q8_0+q5_0+q4_k+q6_k');
   await writeSyntheticModel(path, { shape: '15m', type: 'f16' });

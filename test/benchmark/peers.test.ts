@@ -1,7 +1,7 @@
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Contender, SpeedRun } from '../../src/benchmark/contender.js';
 import { llamaBench } from '../../src/benchmark/llama-bench.js';
 import { nodeLlamaCpp } from '../../src/benchmark/node-llama-cpp.js';
@@ -11,6 +11,7 @@ import { expectEngineError } from '../formats/engine-error.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'engine-peers-'));
 const model = join(folder, '15m.gguf');
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 beforeAll(() => writeSyntheticModel(model, { shape: '15m', type: 'q4_0' }));
 
 const prefill = { kind: 'prefill', batch: 1, promptTokens: 9, generatedTokens: 0 } as const;

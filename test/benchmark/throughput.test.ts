@@ -1,7 +1,7 @@
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { repeat } from '../../src/benchmark/repetition.js';
 import { benchmarkSpeed, type SpeedOptions } from '../../src/benchmark/speed.js';
 import { contextNeeded, measureDecode, measurePrefill, promptOf } from '../../src/benchmark/throughput.js';
@@ -9,7 +9,9 @@ import { Engine } from '../../src/library/engine.js';
 import { writeSyntheticModel } from '../../src/synthetic/model.js';
 import { expectEngineError } from '../formats/engine-error.js';
 
-const model = join(mkdtempSync(join(tmpdir(), 'engine-throughput-')), '15m.gguf');
+const folder = mkdtempSync(join(tmpdir(), 'engine-throughput-'));
+const model = join(folder, '15m.gguf');
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 beforeAll(() => writeSyntheticModel(model, { shape: '15m', type: 'q4_0' }));
 
 describe('repetition', () => {

@@ -1,13 +1,25 @@
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import type { BenchReport } from '../../src/benchmark/report.js';
 import { runCli, runJson } from './run-cli.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'engine-bench-cli-'));
 /** Temporary files of the program go here, so that what is left over can be seen. */
 const scratch = mkdtempSync(join(tmpdir(), 'engine-bench-scratch-'));
+afterAll(() => {
+  for (const path of [folder, scratch]) rmSync(path, { recursive: true, force: true });
+});
 const env = { TMPDIR: scratch, TEMP: scratch };
 const tiny = ['--synthetic', '15m', '--threads', '1', '--runs', '1'];
 

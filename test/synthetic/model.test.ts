@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { openModel } from '../../src/formats/hub.js';
 import { Engine } from '../../src/library/engine.js';
 import { RandomWeights } from '../../src/synthetic/blocks.js';
@@ -13,6 +13,7 @@ import { type DType, dtypes } from '../../src/tensor/dtype.js';
 import { tokenizerFromGguf } from '../../src/tokenizer/from-gguf.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'engine-synthetic-'));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const hash = (path: string) => createHash('sha256').update(readFileSync(path)).digest('hex');
 
 async function write(name: string, type: SyntheticType, seed = 1): Promise<string> {
