@@ -164,7 +164,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
 
   using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
 
-  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive })
+  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime })
   Napi::Value Load(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
     const auto request = info[0].As<Napi::Object>();
@@ -181,6 +181,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     load.num_threads = request.Get("threads").ToNumber().Int32Value();
     load.oversubscribed = request.Get("oversubscribed").ToBoolean();
     load.adaptive = request.Get("adaptive").ToBoolean();
+    load.chunk_time = request.Get("chunkTime").ToNumber();
     if (started_ || disposed_ || !arrays.ok() || load.kernels == nullptr || load.num_threads < 1) {
       return Settle(*call, Internal("a session was loaded with wrong arguments"));
     }
@@ -245,7 +246,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     return Submit(std::move(call));
   }
 
-  // dispose(): stops a running step at its next barrier; other calls that have not finished fail.
+  // dispose(): stops a running step before its next stage; other calls that have not finished fail.
   Napi::Value Dispose(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kDispose, info.Env());
     const bool first = !disposed_;

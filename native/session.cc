@@ -91,6 +91,7 @@ Failure Session::Load(LoadRequest* request) {
   if (Failure failure = weights_.emplace().Load(plan_, request->files, request->names, cancelled_)) return failure;
   if (Failure failure = workspace_.emplace().Allocate(plan_, schedule_, request->num_threads)) return failure;
   adaptive_ = request->adaptive;
+  chunk_time_ = request->chunk_time;
   team_.emplace(request->num_threads, request->oversubscribed, cancelled_);
   return {};
 }
@@ -106,7 +107,7 @@ Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
   StepContext context{*kernels_, plan_, schedule_, *weights_, *workspace_, batch, outputs};
   const bool alone = adaptive_ && StepTime(context) < kSmallStep;
   const int32_t num_threads = alone ? 1 : team_->NumThreads();
-  StepWork work(context, num_threads);
+  StepWork work(context, num_threads, chunk_time_);
   return team_->Run(&work, num_threads) ? Failure{} : Disposed();
 }
 

@@ -27,6 +27,7 @@ struct LoadRequest {
   int32_t num_threads;
   bool oversubscribed;  // more threads than processors
   bool adaptive;        // small steps may use one thread
+  double chunk_time;    // nanoseconds of work that are worth sharing out
 };
 
 // One piece of work for the executor, made by the caller, who gets it back when it is done.
@@ -101,6 +102,7 @@ class Session {
   std::optional<Workspace> workspace_;
   std::optional<Team> team_;
   bool adaptive_ = false;
+  double chunk_time_ = 0;
   int32_t last_rows_[2] = {};  // of the last step, by Rows
 };
 

@@ -6,9 +6,7 @@
 namespace engine {
 namespace {
 
-// A chunk takes at least so long, so that handing it out (some 50 ns, and what moves between caches) does not matter.
-constexpr double kSmallestChunk = 2000;  // ns
-// Otherwise a stage has so many for each thread, so that all end at about the same time.
+// So many chunks for each thread, if that does not make them too small, so that all threads end at about the same time.
 constexpr int32_t kChunksPerThread = 4;
 
 double NumPairs(const Batch& batch) {
@@ -26,8 +24,11 @@ double TimeOf(const StepContext& context, const Task& task, double num_pairs) {
 
 }  // namespace
 
-StepWork::StepWork(const StepContext& context, int32_t num_threads)
-    : context_(context), num_threads_(num_threads), num_pairs_(NumPairs(context.batch)) {
+StepWork::StepWork(const StepContext& context, int32_t num_threads, double chunk_time)
+    : context_(context),
+      num_threads_(num_threads),
+      chunk_time_(std::max(1.0, chunk_time)),
+      num_pairs_(NumPairs(context.batch)) {
   chunk_begins_.reserve(kMaxTasksPerStage);
 }
 
@@ -44,8 +45,8 @@ int32_t StepWork::ShareOut(const Stage& stage) {
   chunk_begins_.clear();
   double time = 0;
   for (const Task& task : stage.tasks) time += TimeOf(context_, task, num_pairs_);
-  if (num_threads_ == 1 || time < 2 * kSmallestChunk) return 1;
-  const double chunk_time = std::max(kSmallestChunk, time / (num_threads_ * kChunksPerThread));
+  if (num_threads_ == 1 || time < 2 * chunk_time_) return 1;
+  const double chunk_time = std::max(chunk_time_, time / (num_threads_ * kChunksPerThread));
   int32_t num_chunks = 0;
   for (const Task& task : stage.tasks) {
     chunk_begins_.push_back(num_chunks);

@@ -11,7 +11,8 @@ namespace engine {
 // Its last stage samples.
 class StepWork final : public Work {
  public:
-  StepWork(const StepContext& context, int32_t num_threads);
+  // A chunk takes at least `chunk_time` nanoseconds of a core, roughly.
+  StepWork(const StepContext& context, int32_t num_threads, double chunk_time);
 
   int32_t NextStage() override;
   void RunChunk(int32_t chunk, int32_t thread) override;
@@ -22,6 +23,7 @@ class StepWork final : public Work {
 
   const StepContext& context_;
   const int32_t num_threads_;
+  const double chunk_time_;
   const double num_pairs_;             // of a query and a position that it sees
   int64_t stage_ = -1;                 // the open one; the number of stages: sampling
   int32_t num_chunks_ = 0;             // of the open stage

@@ -91,6 +91,7 @@ export interface NativeLoadRequest {
   readonly threads: number;
   readonly oversubscribed: boolean;
   readonly adaptive: boolean;
+  readonly chunkTime: number;
 }
 
 /** Records, history, bias and mask of SamplingInputs, laid flat. */

@@ -42,10 +42,12 @@ describe.skipIf(notBuilt)(`a tiny Llama on native kernels${notBuilt ?? ''}`, () 
       const expected = await logitsOf(variant, once, { isa: 'scalar', threads: 1 });
       expect(expected.every((value) => Number.isFinite(value))).toBe(true);
       for (const isa of isas) {
-        for (const threads of [1, 2, 3, undefined]) {
-          const logits = await logitsOf(variant, schedules[name]!, { isa, threads });
+        for (const threads of [1, 2, 3, 5, undefined]) {
+          const logits = await logitsOf(variant, schedules[name]!, { isa, threads, chunkTime: 0 });
           expectClose(logits, expected, 0, `${isa}, ${threads ?? 'by default some'} threads`);
         }
+        const logits = await logitsOf(variant, schedules[name]!, { isa, threads: 2 });
+        expectClose(logits, expected, 0, `${isa}, chunks of some size`);
       }
     });
   });

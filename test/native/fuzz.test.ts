@@ -130,6 +130,7 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
         threads,
         oversubscribed: false,
         adaptive: false,
+        chunkTime: 0,
       };
       const failure = await handle.load(request);
       tally(counts, failure ?? (await step(handle, inputs)));
@@ -143,7 +144,7 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
     const encoded = encodePlan(model.plan, writeWeights(model, folder), model.limits);
     const handle = new addon.Session();
     expect(
-      await handle.load({ ...encoded, isa: 'avx2', threads: 2, oversubscribed: false, adaptive: false }),
+      await handle.load({ ...encoded, isa: 'avx2', threads: 2, oversubscribed: false, adaptive: false, chunkTime: 0 }),
     ).toBeUndefined();
     const counts = new Map<string, number>();
     for (let round = 0; round < 5 * rounds; round++) {
