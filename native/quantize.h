@@ -17,14 +17,13 @@ bool CanQuantize(kernels::DType target, int32_t columns);
 // Bytes of a panel, 16 rows, of a matrix that can be stored as `target`.
 size_t QuantizedPanelBytes(kernels::DType target, int32_t columns);
 
-// Float sums over quantised weights.
+// Sums over quantised weights.
 struct QuantizeSums {
   double squared_error = 0;
   double squared_sum = 0;
 };
 
-// What errors of a matrix's weights do to its outputs, from calibration (native/gptq.h); nothing is known
-// without.
+// What errors of a matrix's weights do to its outputs, as far as calibration has shown (native/gptq.h).
 struct ErrorModel {
   const float* weights = nullptr;   // [columns]
   const float* feedback = nullptr;  // [columns, columns]
@@ -36,8 +35,8 @@ class PanelQuantizer {
   // Throws std::bad_alloc.
   PanelQuantizer(const kernels::Kernels& kernels, int32_t columns);
 
-  // Panel number `panel` of `weight`, whose first byte is at `source`, to `out`. `importance` says how much errors
-  // count in each column, 0 … 1, and may be null; so may `sums`, which are added to. WEIGHT_NOT_FINITE.
+  // Panel number `panel` of `weight`, whose first byte is at `source`, to `out`. `sums` are added to and may be
+  // null. WEIGHT_NOT_FINITE.
   Failure Quantize(const WeightInfo& weight, const std::string& name, const uint8_t* source, kernels::DType target,
                    int32_t panel, const ErrorModel& errors, uint8_t* out, QuantizeSums* sums);
 
