@@ -55,13 +55,14 @@ struct Part {
 };
 inline constexpr int32_t kShareUnit = 64;
 
-// A weight matrix [rows, columns] as it lies in the file, or copied; rows are contiguous.
+// A weight matrix [rows, columns]: row by row as in most files, or packed (packed.h).
 struct Matrix {
   const uint8_t* data;
   DType dtype;
   int32_t rows;
   int32_t columns;
-  size_t row_bytes;
+  bool packed;
+  size_t stride;  // bytes per row, or per panel of 16 rows
 };
 
 // Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk.
@@ -205,6 +206,8 @@ struct Kernels {
   void (*silu_mul)(float* out, const float* gate, const float* up, int64_t count, Part part);
   void (*gelu)(float* out, const float* x, int64_t count, bool approximate, Part part);
   void (*add)(float* x, const float* y, int64_t count, Part part);
+  // Re-encodes panels first_panel … of a matrix stored by rows, exactly: out[num_panels · packed_panel_bytes()].
+  void (*pack)(uint8_t* out, const Matrix& source, int32_t first_panel, int32_t num_panels);
   // One row of logits; rows are shared out by the session.
   void (*sample)(const SampleArgs& args);
   // One panel of one of our own types; panels are shared out by the caller.
@@ -217,6 +220,11 @@ struct DTypeTraits {
   int32_t block_bytes;
 };
 DTypeTraits dtype_traits(DType dtype);
+
+// Bytes of a panel of 16 rows in the packed form of a type; 0 if it has none.
+size_t packed_panel_bytes(DType dtype, int32_t columns);
+// Whether files hold this type packed; all others are stored by rows.
+bool stored_packed(DType dtype);
 
 // The best table this processor and its operating system can run, lowered (never raised) to `limit` if given:
 // "scalar", "avx2", … Null if `limit` names no known level.
