@@ -45,6 +45,7 @@ enum class DType : int32_t {
 
 inline constexpr int32_t kAttentionChunk = 256;  // positions
 inline constexpr int32_t kSumGroup = 16;         // values per activation sum
+inline constexpr int32_t kActivationTile = 8;    // rows of 8-bit activations that lie together
 
 // A share of the work. `unit` 0 leaves it to the kernel where shares begin; otherwise they begin at multiples of it, so
 // that kernels with the same number of items have the same shares. It is a multiple of kShareUnit.
@@ -65,14 +66,22 @@ struct Matrix {
   size_t stride;  // bytes per row, or per panel of 16 rows
 };
 
-// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk.
+// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk. Rows are kept in tiles of kActivationTile, so
+// that a product finds those of all its rows at one address; the last rows have a tile of 1, 2, 4 or 8. The tile of `width`
+// rows from row r starts at codes + r · columns, and likewise in scales and sums. There is memory for whole tiles.
 struct QuantizedRows {
-  int8_t* codes;  // [rows, columns] −127 … 127
-  float* scales;  // [rows, columns / chunk]
-  int32_t* sums;  // [rows, columns / kSumGroup] sums of codes
+  int8_t* codes;  // per tile [columns / 4][width][4] −127 … 127
+  float* scales;  // per tile [columns / chunk][width]
+  int32_t* sums;  // per tile [columns / kSumGroup][width] sums of codes
   int32_t chunk;  // values per scale: the block size of the weights they meet (32 or 256)
   int32_t columns;
 };
+
+// Rows of the tile that begins at `row`.
+constexpr int32_t tile_width(int32_t row, int32_t num_rows) {
+  const int32_t left = num_rows - row;
+  return left > 4 ? kActivationTile : left > 2 ? 4 : left;
+}
 
 struct LinearArgs {
   float* out;              // [num_rows, weight.rows]
