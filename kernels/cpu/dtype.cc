@@ -1,5 +1,6 @@
 // What callers outside the kernels need to know of storage types.
 #include "dtype.inc"
+
 #include "packed.h"
 
 namespace engine::kernels {

@@ -45,6 +45,7 @@ enum class DType : int32_t {
 
 inline constexpr int32_t kAttentionChunk = 256;  // positions
 inline constexpr int32_t kSumGroup = 16;         // values per activation sum
+inline constexpr int32_t kPanelRows = 16;        // rows of a panel of a packed matrix
 inline constexpr int32_t kActivationTile = 8;    // rows of 8-bit activations that lie together
 
 // A share of the work. `unit` 0 leaves it to the kernel where shares begin; otherwise they begin at multiples of it, so
@@ -66,9 +67,10 @@ struct Matrix {
   size_t stride;  // bytes per row, or per panel of 16 rows
 };
 
-// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk. Rows are kept in tiles of kActivationTile, so
-// that a product finds those of all its rows at one address; the last rows have a tile of 1, 2, 4 or 8. The tile of `width`
-// rows from row r starts at codes + r · columns, and likewise in scales and sums. There is memory for whole tiles.
+// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk. Rows are kept in tiles of
+// kActivationTile, so that a product finds those of all its rows at one address; the last rows have a tile of 1, 2, 4
+// or 8. The tile of `width` rows from row r starts at codes + r · columns, and likewise in scales and sums. There is
+// memory for whole tiles.
 struct QuantizedRows {
   int8_t* codes;  // per tile [columns / 4][width][4] −127 … 127
   float* scales;  // per tile [columns / chunk][width]

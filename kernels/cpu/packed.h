@@ -15,15 +15,13 @@
 //   q6_k                  d f16 [16], 32 bytes unused; scales s8 [8][16][2]
 //   int8 int4_sym         c u8 [4 groups][16]
 //   int4 int4_g64 _g128   c u8 [2 groups][16], z u8 [2][16]
-// Headers of our own types: d bf16 [16], m bf16 [16] (zeros without mins). Their weight is d · c · q − m · z; of int4_sym
-// d · c · (q − 8). With 8-bit d and m all products are exact in float32.
+// Headers of our own types: d bf16 [16], m bf16 [16] (zeros without mins). Their weight is d · c · q − m · z; of
+// int4_sym d · c · (q − 8). With 8-bit d and m all products are exact in float32.
 #pragma once
 
 #include "kernels.h"
 
 namespace engine::kernels {
-
-constexpr int32_t kPanelRows = 16;
 
 struct PackedLayout {
   int32_t header_bytes;  // 0 or 64
