@@ -32,8 +32,10 @@
 #define ENGINE_INLINE inline __attribute__((always_inline))
 #endif
 
-// Unrolls the loop that follows, so that its index is a constant in the body.
-#if defined(__clang__)
+// Unrolls the loop that follows, so that its index is a constant in the body. Arrays of vectors then live in registers.
+#if !defined(ENGINE_ISA_AVX512) && !defined(ENGINE_ISA_AVX2) && !defined(ENGINE_ISA_NEON)
+#define ENGINE_UNROLL  // a vector is an array itself, and compiling would take a minute
+#elif defined(__clang__)
 #define ENGINE_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define ENGINE_UNROLL _Pragma("GCC unroll 16")
