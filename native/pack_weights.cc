@@ -75,7 +75,7 @@ class Packer {
       for (int32_t i = 0; i < piece.count; i++, out += job.panel_bytes) {
         if (Failure failure =
                 (*quantizer)
-                    ->Quantize(weight, *job.name, source, weight.quantize_to, piece.first + i, nullptr, out, nullptr)) {
+                    ->Quantize(weight, *job.name, source, weight.quantize_to, piece.first + i, {}, out, nullptr)) {
           return failure;
         }
       }

@@ -57,6 +57,12 @@ struct Part {
 };
 inline constexpr int32_t kShareUnit = 64;
 
+// Some rows and columns of activations; columns at whole chunks.
+struct Block {
+  int32_t first_row, end_row;
+  int32_t first_column, end_column;
+};
+
 // A weight matrix [rows, columns]: row by row as in most files, or packed (packed.h).
 struct Matrix {
   const uint8_t* data;
@@ -209,7 +215,8 @@ struct Kernels {
                    Part part);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int32_t num_rows,
                      int32_t columns, float eps, Part part);
-  void (*quantize_rows)(const QuantizedRows& out, const float* x, int32_t num_rows, Part part);
+  // x is [num_rows, out.columns]; makes the codes of a block of it.
+  void (*quantize_rows)(const QuantizedRows& out, const float* x, int32_t num_rows, Block block);
   void (*linear)(const LinearArgs& args, Part part);
   void (*rope)(const RopeArgs& args, Part part);
   void (*write_kv)(const WriteKvArgs& args, Part part);

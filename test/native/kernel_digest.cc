@@ -274,7 +274,10 @@ void digest_quantize_rows() {
       }
       digest(text("quantize_rows chunk %d%s", chunk, special ? " special" : ""), [&](auto in_parts, Hash& hash) {
         const Quantized out(7, static_cast<size_t>(columns), static_cast<size_t>(chunk));
-        in_parts([&](Part part) { kernels->quantize_rows(out.rows(chunk, columns), x.data(), 7, part); });
+        in_parts([&](Part part) {  // by columns
+          const int32_t begin = 5 * part.index / part.count * chunk, end = 5 * (part.index + 1) / part.count * chunk;
+          kernels->quantize_rows(out.rows(chunk, columns), x.data(), 7, {0, 7, begin, end});
+        });
         hash.add(out.codes);
         hash.add(out.scales);
         hash.add(out.sums);
@@ -327,7 +330,7 @@ void digest_linear_of(const Weight& weight, const Weight* packed_weight, int32_t
     if (q8 && block_size == 1) continue;
     const Quantized codes(static_cast<size_t>(tokens), static_cast<size_t>(columns), static_cast<size_t>(block_size));
     const QuantizedRows q = codes.rows(block_size, columns);
-    if (q8) kernels->quantize_rows(q, x.data(), tokens, {0, 1});
+    if (q8) kernels->quantize_rows(q, x.data(), tokens, {0, tokens, 0, columns});
     const auto multiply = [&](const Matrix& matrix, Array<float>& out, Part part) {
       kernels->linear({.out = out.data(),
                        .x = x.data(),
