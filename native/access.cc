@@ -51,6 +51,7 @@ class Visitor {
   Access operator()(const AttentionOp& op) const {
     Access access = Make({op.q}, {op.out});
     access.reads.push_back(OfLayer(op.layer));
+    access.writes.push_back({Region::kExchange, 0, 1, true});  // of the session there is one
     return access;
   }
 

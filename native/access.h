@@ -9,7 +9,7 @@ namespace engine {
 
 // A range within one of several spaces.
 struct Region {
-  enum Space { kTokens, kLogits, kKv, kCodes };  // the first two are the values of Rows
+  enum Space { kTokens, kLogits, kKv, kCodes, kExchange };  // the first two are the values of Rows
   int32_t space;
   int64_t begin, end;
   // Whoever computes a row or column touches more of it than that row or column.

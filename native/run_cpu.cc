@@ -113,6 +113,7 @@ class Interpreter {
                   .window = op.window,
                   .scale = op.scale,
                   .cache = c_.workspace.kv(op.layer),
+                  .exchange = c_.workspace.exchange(),
                   .scratch = c_.workspace.scratch(thread_)},
                  part_);
   }

@@ -6,8 +6,10 @@
 namespace engine {
 namespace {
 
-// So many chunks for each thread, if that does not make them too small, so that all threads end at about the same time.
-constexpr int32_t kChunksPerThread = 4;
+// So many chunks for each thread: one that comes late, or is slow, holds up the others less than with one. More of them
+// cost more than that: linears fetch ahead beyond a chunk's end, and begin each with memory that was not fetched.
+// Measured for a 110M model in Q4_0 on 2 threads: 4 per thread decode 20 % slower than 2, which are as fast as 1.
+constexpr int32_t kChunksPerThread = 2;
 
 double NumPairs(const Batch& batch) {
   double pairs = 0;
@@ -50,10 +52,17 @@ int32_t StepWork::ShareOut(const Stage& stage) {
   int32_t num_chunks = 0;
   for (const Task& task : stage.tasks) {
     chunk_begins_.push_back(num_chunks);
-    const double wanted = std::round(TimeOf(context_, task, num_pairs_) / chunk_time);
-    num_chunks += static_cast<int32_t>(std::clamp(wanted, 1.0, static_cast<double>(MostChunks(task))));
+    num_chunks += NumChunks(task, TimeOf(context_, task, num_pairs_), chunk_time);
   }
   return num_chunks;
+}
+
+// The same number for each thread, unless that would make them too small.
+int32_t StepWork::NumChunks(const Task& task, double time, double chunk_time) const {
+  const bool few = time < num_threads_ * chunk_time_;
+  const double wanted = few ? time / chunk_time_ : std::round(time / chunk_time / num_threads_) * num_threads_;
+  const double least = few ? 1 : num_threads_;
+  return static_cast<int32_t>(std::min(std::max(wanted, least), static_cast<double>(MostChunks(task))));
 }
 
 int32_t StepWork::MostChunks(const Task& task) const {

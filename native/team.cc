@@ -10,9 +10,12 @@
 namespace engine {
 namespace {
 
-// 30 – 90 µs, by processor: longer than most waits for the last chunks of a stage, and than JavaScript takes from one
-// step to the next. Then the executor sleeps, so that there is a processor for the JavaScript thread.
+// 30 – 90 µs, by processor: longer than JavaScript takes from one step to the next. Then helpers sleep, so that there
+// is a processor for the JavaScript thread.
 constexpr int32_t kSpins = 2000;
+// So many times as long for the chunks of others: a sleeper takes 50 µs and more to wake up, and begins the next stage
+// so much later.
+constexpr int32_t kStageSpins = 4;
 
 // Values of the board.
 constexpr uint32_t kTaken = 1 << 16;  // subtracted by who takes a chunk
@@ -65,7 +68,7 @@ bool Team::Run(Work* work, int32_t num_threads) {
   for (int32_t num_chunks = 0;;) {
     num_chunks += RunChunks(0);
     const uint32_t board = board_.load(std::memory_order_acquire);
-    if (board == kClosed) return completed_;
+    if (board == kClosed) break;
     if (NumUntaken(board) > 0) continue;
 
     const Interference::Time wait_begin = Interference::Clock::now();
@@ -75,6 +78,8 @@ bool Team::Run(Work* work, int32_t num_threads) {
     work_begin = wait_end;
     num_chunks = 0;
   }
+  interference_.End(Interference::Clock::now());
+  return completed_;
 }
 
 void Team::Help(int32_t thread) {
@@ -132,7 +137,8 @@ void Team::OpenNextStage(int32_t thread) {
 }
 
 void Team::Wait(uint32_t old) const {
-  for (int32_t i = 0; i < spins_; i++) {
+  const int32_t spins = old == kClosed ? spins_ : kStageSpins * spins_;
+  for (int32_t i = 0; i < spins; i++) {
     if (board_.load(std::memory_order_acquire) != old) return;
     Pause();
   }

@@ -23,7 +23,8 @@ std::string VerifyLimits(const Limits& limits) {
   if (limits.num_blocks < 0 || int64_t{limits.num_blocks} * limits.block_size > INT32_MAX) {
     return "the number of KV blocks is " + std::to_string(limits.num_blocks);
   }
-  if (limits.kv_dtype != kernels::KvDType::kF32 && limits.kv_dtype != kernels::KvDType::kF16) {
+  if (limits.kv_dtype != kernels::KvDType::kF32 && limits.kv_dtype != kernels::KvDType::kF16 &&
+      limits.kv_dtype != kernels::KvDType::kInt8) {
     return "the KV type is unknown";
   }
   return "";

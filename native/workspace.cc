@@ -23,6 +23,18 @@ size_t ScratchBytes(const Plan& plan) {
   return (bytes + 63) / 64 * 64;
 }
 
+int64_t ExchangeFloats(const Plan& plan) {
+  int64_t floats = 0;
+  for (const Op& op : plan.ops) {
+    if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+      const int32_t head_dim = plan.kv_layers[attention->layer].head_dim;
+      const int32_t num_heads = plan.buffers[attention->q].width / head_dim;
+      floats = std::max(floats, kernels::attention_exchange_floats(num_heads, head_dim, plan.limits.context_size));
+    }
+  }
+  return floats;
+}
+
 }  // namespace
 
 Failure Workspace::Allocate(const Plan& plan, const Schedule& schedule, int32_t num_threads) {
@@ -56,11 +68,10 @@ void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_th
                  .chunk = chunk,
                  .columns = 0};
   }
-  const uint64_t slots = static_cast<uint64_t>(limits.num_blocks) * static_cast<uint64_t>(limits.block_size);
-  const uint64_t value_bytes = limits.kv_dtype == kernels::KvDType::kF16 ? 2 : 4;
   for (size_t i = 0; i < kv_.size(); i++) {
     const auto [num_kv_heads, head_dim] = plan.kv_layers[i];
-    const uint64_t bytes = slots * static_cast<uint64_t>(num_kv_heads * head_dim) * value_bytes;
+    const uint64_t bytes = static_cast<uint64_t>(limits.num_blocks) * static_cast<uint64_t>(num_kv_heads) *
+                           kernels::kv_block_bytes(limits.kv_dtype, head_dim, limits.block_size);
     kv_[i] = {.keys = carver->Take<uint8_t>(bytes),
               .values = carver->Take<uint8_t>(bytes),
               .dtype = limits.kv_dtype,
@@ -68,6 +79,10 @@ void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_th
               .head_dim = head_dim,
               .block_size = limits.block_size};
   }
+  const int64_t exchange_floats = ExchangeFloats(plan);
+  exchange_ = {.results = carver->Take<float>(static_cast<uint64_t>(exchange_floats)),
+               .capacity = exchange_floats,
+               .done = shared_done_};
   for (size_t i = 0; i < rope_.size(); i++) {
     const uint64_t pairs = plan.rope_tables[i].inverse_frequencies.size();
     const uint64_t angles = static_cast<uint64_t>(limits.context_size) * pairs;

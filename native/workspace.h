@@ -1,6 +1,7 @@
 // Everything a step works on besides weights: activations, KV cache, angles, scratch. One reservation, made at load.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "native/failure.h"
@@ -28,6 +29,7 @@ class Workspace {
   // An area for codes of up to its max_elements values; the user sets the number of columns.
   const kernels::QuantizedRows& codes(int32_t area) const { return codes_[area]; }
   const kernels::KvCache& kv(int32_t layer) const { return kv_[layer]; }
+  const kernels::AttentionExchange& exchange() const { return exchange_; }
   kernels::RopeTable rope(int32_t table) const { return {rope_[table].cos, rope_[table].sin, rope_[table].num_pairs}; }
   uint8_t* scratch(int32_t thread) const { return scratch_ + static_cast<size_t>(thread) * scratch_bytes_; }
   // For sampling on the JavaScript thread, while a step may be running.
@@ -48,6 +50,8 @@ class Workspace {
   float* arenas_[2] = {};  // by Rows: [row capacity, arena width]
   std::vector<kernels::QuantizedRows> codes_;
   std::vector<kernels::KvCache> kv_;
+  kernels::AttentionExchange exchange_ = {};
+  std::atomic<int32_t> shared_done_[kernels::kMaxSharedTiles] = {};
   std::vector<RopeRows> rope_;
   int32_t rope_end_ = 0;
   uint8_t* scratch_ = nullptr;

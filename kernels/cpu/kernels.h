@@ -3,13 +3,15 @@
 //
 // Every function does a share of its work: part.index of part.count. Shares are disjoint, and results do not depend on
 // part.count, on the instruction set, or on how many rows are computed together:
-//   * a float dot product over K keeps 16 partial sums, lane i taking k = i, i + 16, … by fused multiply-add in
+//   * a float dot product over K, of weights with activations, keeps 16 partial sums, lane i taking k = i, i + 16, … by
+//   fused multiply-add in
 //     ascending order, added at the end as a fixed tree (8 + 8, 4 + 4, 2 + 2, 1 + 1); a tail shorter than 16 counts as
 //     if padded with zeros;
 //   * a q8 product is exact in int32 within a storage block; blocks are added in ascending order by fused multiply-add;
-//   * attention works in fixed chunks of kAttentionChunk positions, combined in ascending order.
+//   * attention works in fixed chunks of kAttentionChunk positions, combined in ascending order (attention.inc).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -44,6 +46,7 @@ enum class DType : int32_t {
 };
 
 inline constexpr int32_t kAttentionChunk = 256;  // positions
+inline constexpr int32_t kMaxSharedTiles = 256;  // of attention, by the parts of a call
 inline constexpr int32_t kSumGroup = 16;         // values per activation sum
 inline constexpr int32_t kPanelRows = 16;        // rows of a panel of a packed matrix
 inline constexpr int32_t kActivationTile = 8;    // rows of 8-bit activations that lie together
@@ -118,9 +121,9 @@ struct RopeArgs {
   RopeTable table;
 };
 
-enum class KvDType : int32_t { kF32 = 0, kF16 = 1 };
+enum class KvDType : int32_t { kF32 = 0, kF16 = 1, kInt8 = 2 };
 
-// Keys and values of one layer, each [num_blocks, num_kv_heads, block_size, head_dim].
+// Keys and values of one layer, each [num_blocks, num_kv_heads] of kv_block_bytes(); kv_cache.inc says what is in them.
 struct KvCache {
   uint8_t* keys;
   uint8_t* values;
@@ -138,6 +141,14 @@ struct WriteKvArgs {
   KvCache cache;
 };
 
+// Where parts of a call that share rows leave what their chunks gave. The last of them to be done joins the chunks, in
+// ascending order, so results do not depend on who that is. One for all parts of a call, and for one call at a time.
+struct AttentionExchange {
+  float* results;              // [capacity]
+  int64_t capacity;            // floats; 0: rows are not shared
+  std::atomic<int32_t>* done;  // [kMaxSharedTiles] chunks that are, all 0 between calls
+};
+
 struct AttentionArgs {
   float* out;  // [num_tokens, num_heads · head_dim]
   const float* q;
@@ -150,6 +161,7 @@ struct AttentionArgs {
   int32_t window;  // 0: none
   float scale;
   KvCache cache;
+  AttentionExchange exchange;
   uint8_t* scratch;  // this thread's, scratch_bytes() long
 };
 
@@ -251,6 +263,12 @@ const Kernels* select(const char* limit);
 // Bytes of per-thread scratch that linear and attention need for these sizes, or sampling; all 64-byte aligned.
 size_t scratch_bytes(int32_t max_rows, int32_t max_columns, int32_t num_heads, int32_t head_dim);
 size_t sample_scratch_bytes(int32_t vocab_size);
+
+// Floats of exchange.results for one token that sees the whole context, or several that together see as much.
+int64_t attention_exchange_floats(int32_t num_heads, int32_t head_dim, int32_t context_size);
+
+// Bytes of the keys, or of the values, of one block and KV head.
+size_t kv_block_bytes(KvDType dtype, int32_t head_dim, int32_t block_size);
 
 // One row of any storage type as floats, exactly as llama.cpp dequantises; for loading vectors and for tests.
 void dequantize_row(float* out, DType dtype, const uint8_t* row, int32_t columns);

@@ -7,9 +7,9 @@
 // Vocabulary (see simd_scalar.h for the definition of each in plain C++):
 //   F32x16   load store load_partial store_partial splat zero  + − · / fma min max abs round_even
 //            sum store_sums max_lane
-//            load_f16 load_f16_partial store_f16 store_f16_partial load_bf16 load_bf16_partial
+//            load_f16 load_f16_partial store_f16 store_f16_partial load_bf16 load_bf16_partial load_i8
 //   I32x16   load_i32 load_u8 load_u8_pairs load_i8_pairs store_i32 splat_i32 zero_i32  + − · (low 32 bits) & | ^
-//   max_i32 mul_high_u32
+//            max_i32 mul_high_u32
 //            shift_left<N> shift_right<N> (logical) shift_right_signed<N> sum_i32 max_lane_i32 store_i8
 //   both     to_float to_int (nearest even) as_float as_int (bit casts)
 //   U8x32    load_bytes load_half load_halves store_bytes load_nibbles field shift_left_bytes  | ^  expand_bits

@@ -48,6 +48,11 @@ ENGINE_INLINE F32x16 load_bf16_partial(const uint16_t* p, int n) {
   memcpy(padded, p, static_cast<size_t>(n) * sizeof *p);
   return load_bf16(padded);
 }
+ENGINE_INLINE F32x16 load_i8(const int8_t* p) {
+  const __m128i codes = load_128(p);
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(codes, codes)))};
+}
 ENGINE_INLINE void store(float* p, F32x16 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);

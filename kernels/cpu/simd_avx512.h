@@ -49,6 +49,9 @@ ENGINE_INLINE F32x16 load_bf16(const uint16_t* p) {
 ENGINE_INLINE F32x16 load_bf16_partial(const uint16_t* p, int n) {
   return widen_bf16(_mm256_maskz_loadu_epi16(first_lanes(n), p));
 }
+ENGINE_INLINE F32x16 load_i8(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 ENGINE_INLINE void store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
 ENGINE_INLINE void store_partial(float* p, F32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
 ENGINE_INLINE __m256i narrow_f16(F32x16 a) {

@@ -49,6 +49,11 @@ ENGINE_INLINE F32x16 load_bf16_partial(const uint16_t* p, int n) {
   memcpy(padded, p, static_cast<size_t>(n) * sizeof *p);
   return load_bf16(padded);
 }
+ENGINE_INLINE F32x16 load_i8(const int8_t* p) {
+  const int8x16_t codes = vld1q_s8(p);
+  const int16x8_t half[2] = {vmovl_s8(vget_low_s8(codes)), vmovl_s8(vget_high_s8(codes))};
+  ENGINE_LANES(F32x16, vcvtq_f32_s32(vmovl_s16(i % 2 == 0 ? vget_low_s16(half[i / 2]) : vget_high_s16(half[i / 2]))));
+}
 ENGINE_INLINE void store(float* p, F32x16 a) {
   for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, a.v[i]);
 }

@@ -36,6 +36,7 @@ ENGINE_INLINE F32x16 load_bf16(const uint16_t* p) { ENGINE_LANES(F32x16, float_f
 ENGINE_INLINE F32x16 load_bf16_partial(const uint16_t* p, int n) {
   ENGINE_LANES(F32x16, i < n ? float_from_bf16(p[i]) : 0.0f);
 }
+ENGINE_INLINE F32x16 load_i8(const int8_t* p) { ENGINE_LANES(F32x16, static_cast<float>(p[i])); }
 ENGINE_INLINE void store(float* p, F32x16 a) { memcpy(p, a.lane, sizeof a.lane); }
 ENGINE_INLINE void store_partial(float* p, F32x16 a, int n) {
   for (int i = 0; i < n; i++) p[i] = a.lane[i];

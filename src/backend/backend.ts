@@ -1,5 +1,6 @@
 import type { DType } from '../tensor/dtype.js';
 import type { PackedDType } from '../tensor/packed.js';
+import type { KvDType } from './kv-dtype.js';
 import type { Buffer } from './op.js';
 import type { Plan } from './plan.js';
 
@@ -60,8 +61,6 @@ export interface SessionLimits {
   readonly numBlocks: number;
   readonly kvDtype: KvDType;
 }
-
-export type KvDType = 'f32' | 'f16';
 
 /** Compressed rows: entries of row r are offsets[r] … offsets[r + 1] − 1. */
 export interface Csr {

@@ -1,6 +1,7 @@
 import { invariant } from '../base/errors.js';
 import { dtypes } from '../tensor/dtype.js';
 import { dtypeInMemory, type SessionLimits, type WeightTable } from './backend.js';
+import { kvDtypes } from './kv-dtype.js';
 import { type Op, opFields, opNames, opSchema } from './op.js';
 import type { Plan } from './plan.js';
 import { samplingFields } from './sampling.js';
@@ -50,7 +51,7 @@ export function encodePlan(plan: Plan, weights: WeightTable, limits: SessionLimi
   words.integers(abiNumber, plan.buffers.length, plan.weights.length, plan.ropeTables.length, plan.kvLayers.length);
   words.integers(plan.ops.length, plan.logits.id, plan.arenaWidths.tokens, plan.arenaWidths.logits);
   words.integers(limits.maxTokens, limits.maxRows, limits.maxSequences, limits.contextSize);
-  words.integers(limits.blockSize, limits.numBlocks, limits.kvDtype === 'f16' ? 1 : 0);
+  words.integers(limits.blockSize, limits.numBlocks, kvDtypes.indexOf(limits.kvDtype));
 
   for (const buffer of plan.buffers) words.integers(buffer.width, buffer.rows === 'tokens' ? 0 : 1, buffer.offset);
 

@@ -1,8 +1,13 @@
 import { floatToHalf, halfToFloat } from '../tensor/float16.js';
-import type { Batch, KvDType } from './backend.js';
+import type { Batch } from './backend.js';
+import type { KvDType } from './kv-dtype.js';
 import type { KvLayer } from './plan.js';
+import { quantiseChunk } from './reference-q8.js';
 
-/** Keys and values of one layer, [numSlots, numKvHeads, headDim]; f16 caches hold values rounded to float16. */
+/**
+ * Keys and values of one layer, [numSlots, numKvHeads, headDim]: what reading them back from the cache's type gives. An
+ * int8 row is code · scale per slot and KV head, by the rule for activations (quantiseChunk).
+ */
 export interface ReferenceKv extends KvLayer {
   readonly keys: Float32Array;
   readonly values: Float32Array;
@@ -16,14 +21,30 @@ export function writeKv(
   kvDtype: KvDType,
 ): void {
   const width = kv.numKvHeads * kv.headDim;
-  const round = kvDtype === 'f16' ? (value: number) => halfToFloat(floatToHalf(value)) : Math.fround;
   slotMapping.forEach((slot, t) => {
     if (slot < 0) return;
-    for (let i = 0; i < width; i++) {
-      kv.keys[slot * width + i] = round(k[t * width + i]!);
-      kv.values[slot * width + i] = round(v[t * width + i]!);
-    }
+    kv.keys.set(stored(k.subarray(t * width, (t + 1) * width), kv.headDim, kvDtype), slot * width);
+    kv.values.set(stored(v.subarray(t * width, (t + 1) * width), kv.headDim, kvDtype), slot * width);
   });
+}
+
+/** Rows of headDim values as they come back from the cache. */
+function stored(rows: Float32Array, headDim: number, kvDtype: KvDType): Float32Array {
+  switch (kvDtype) {
+    case 'f32':
+      return rows;
+    case 'f16':
+      return rows.map((value) => halfToFloat(floatToHalf(value)));
+    case 'int8': {
+      const codes = new Int8Array(rows.length);
+      const result = new Float32Array(rows.length);
+      for (let start = 0; start < rows.length; start += headDim) {
+        const scale = quantiseChunk(rows, start, start + headDim, codes);
+        for (let i = start; i < start + headDim; i++) result[i] = codes[i]! * scale;
+      }
+      return result;
+    }
+  }
 }
 
 /**

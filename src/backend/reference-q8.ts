@@ -22,36 +22,39 @@ export function createQuantisedRows(rows: number, columns: number, chunk: number
   };
 }
 
+/** Quantises the first `count` values of x, a multiple of `chunk`. */
+export function quantiseRows(x: Float32Array, count: number, chunk: number, out: QuantisedRows): void {
+  const { codes, scales, sums } = out;
+  for (let start = 0; start < count; start += chunk) {
+    scales[start / chunk] = quantiseChunk(x, start, start + chunk, codes);
+  }
+  for (let group = 0; group < count; group += SCALE_GROUP) {
+    let sum = 0;
+    for (let i = group; i < group + SCALE_GROUP; i++) sum += codes[i]!;
+    sums[group / SCALE_GROUP] = sum;
+  }
+}
+
 /**
- * Quantises the first `count` values of x, a multiple of `chunk`. Per chunk, in float32, every operation rounded:
+ * Codes of x[start … end) at the same places, and their scale. In float32, every operation rounded:
  *
  *     amax = max |x|;  scale = amax / 127;  inverse = 127 / amax;  code = roundToEven(x · inverse), clamped to ±127
  *
  * amax < 2^−100 gives scale 0 and codes 0. If any x is infinite or NaN, scale is NaN and the codes are 0: every output
  * that depends on the chunk becomes NaN, instead of some plausible number.
  */
-export function quantiseRows(x: Float32Array, count: number, chunk: number, out: QuantisedRows): void {
-  const { codes, scales, sums } = out;
-  for (let start = 0; start < count; start += chunk) {
-    const end = start + chunk;
-    let amax = 0;
-    let finite = true;
-    for (let i = start; i < end; i++) {
-      const magnitude = Math.abs(x[i]!);
-      if (!(magnitude < Infinity)) finite = false;
-      else if (magnitude > amax) amax = magnitude;
-    }
-    const usable = finite && amax >= SMALLEST_AMAX;
-    scales[start / chunk] = finite ? (usable ? amax / 127 : 0) : NaN;
-    const inverse = usable ? Math.fround(127 / amax) : 0;
-    for (let group = start; group < end; group += SCALE_GROUP) {
-      let sum = 0;
-      for (let i = group; i < group + SCALE_GROUP; i++) {
-        const code = usable ? Math.min(127, Math.max(-127, roundToEven(Math.fround(x[i]! * inverse)))) : 0;
-        codes[i] = code;
-        sum += code;
-      }
-      sums[group / SCALE_GROUP] = sum;
-    }
+export function quantiseChunk(x: Float32Array, start: number, end: number, codes: Int8Array): number {
+  let amax = 0;
+  let finite = true;
+  for (let i = start; i < end; i++) {
+    const magnitude = Math.abs(x[i]!);
+    if (!(magnitude < Infinity)) finite = false;
+    else if (magnitude > amax) amax = magnitude;
   }
+  const usable = finite && amax >= SMALLEST_AMAX;
+  const inverse = usable ? Math.fround(127 / amax) : 0;
+  for (let i = start; i < end; i++) {
+    codes[i] = usable ? Math.min(127, Math.max(-127, roundToEven(Math.fround(x[i]! * inverse)))) : 0;
+  }
+  return finite ? (usable ? Math.fround(amax / 127) : 0) : NaN;
 }

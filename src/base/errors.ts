@@ -99,6 +99,12 @@ const table = {
     message: (p: { tensor: string; row: number; column: number; value: string }) =>
       `tensor ${clip(p.tensor)} is ${p.value} in row ${p.row}, column ${p.column}, which cannot be quantised; the file is damaged or its training failed, get it again from its source`,
   },
+  CALIBRATION_TOO_SHORT: {
+    status: 400,
+    blame: 'user',
+    message: (p: { tokens: number; needed: number }) =>
+      `the calibration text has ${p.tokens} tokens, but at least ${p.needed} are needed; give a longer text`,
+  },
   CALIBRATION_INVALID: {
     status: 400,
     blame: 'user',

@@ -1,3 +1,4 @@
+import type { KvDType } from '../backend/kv-dtype.js';
 import type { SpeedKind } from './speed.js';
 import type { Workload } from './throughput.js';
 
@@ -29,7 +30,7 @@ export interface GreedyRun extends ContenderRun {
 export interface Contender {
   readonly name: string;
   /** Bytes of a key or value that it keeps. */
-  readonly kvDtype: 'f32' | 'f16';
+  readonly kvDtype: KvDType;
   /** Tokens per second over all sequences, one number a measurement; null if it cannot measure this. */
   measure(run: SpeedRun): Promise<readonly number[] | null>;
   /** Token ids after a prompt, the likeliest each; null if it cannot say. */

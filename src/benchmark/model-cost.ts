@@ -1,4 +1,5 @@
-import { dtypeInMemory, type KvDType } from '../backend/backend.js';
+import { dtypeInMemory } from '../backend/backend.js';
+import { DEFAULT_KV_DTYPE, kvRowBytes } from '../backend/kv-dtype.js';
 import { openModel } from '../formats/hub.js';
 import { type LoadOptions, typesAtLoad } from '../library/load-options.js';
 import { loadModel } from '../model/load.js';
@@ -6,8 +7,6 @@ import { countParameters } from '../model/memory.js';
 import { type DType, isQuantised, matrixBytes } from '../tensor/dtype.js';
 import type { BenchModel } from './report.js';
 import type { Workload } from './throughput.js';
-
-const kvValueBytes: Readonly<Record<KvDType, number>> = { f32: 4, f16: 2 };
 
 /**
  * What a model makes a machine read and compute, from its headers alone. Bytes are those of the types that matrices are
@@ -51,7 +50,7 @@ export async function modelCost(path: string, options: Pick<LoadOptions, 'kvDtyp
     const dtype = typeOf(id);
     bytesByType.set(dtype, (bytesByType.get(dtype) ?? 0) + bytesOf(id));
   }
-  const kvValues = sum(plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * headDim));
+  const kvDtype = options.kvDtype ?? DEFAULT_KV_DTYPE;
   return {
     model: {
       architecture: config.architecture,
@@ -65,7 +64,7 @@ export async function modelCost(path: string, options: Pick<LoadOptions, 'kvDtyp
       .join('+'),
     isFloat: ![...bytesByType.keys()].some(isQuantised),
     stepBytes: sum([...bytesByType.values()]),
-    kvBytes: kvValues * kvValueBytes[options.kvDtype ?? 'f32'],
+    kvBytes: sum(plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * kvRowBytes(kvDtype, headDim))),
     tokenOps: ops('tokens'),
     logitOps: ops('logits'),
     attentionOps: sum(plan.kvLayers.map(({ headDim }) => 4 * config.numHeads * headDim)),

@@ -1,3 +1,4 @@
+import { DEFAULT_KV_DTYPE } from '../backend/kv-dtype.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
 import type { Contender, ContenderRun, SpeedRun } from './contender.js';
@@ -17,7 +18,7 @@ export type Program = readonly [command: string, ...args: string[]];
 export function ours(program: Program, flags: readonly string[], load: LoadOptions): Contender {
   return {
     name: 'engine-ts',
-    kvDtype: load.kvDtype ?? 'f32',
+    kvDtype: load.kvDtype ?? DEFAULT_KV_DTYPE,
     measure: async (run) => {
       const { rows } = await measureInProcess(program, run, flags);
       return rows.map((row) => row.tokens_per_second.median);

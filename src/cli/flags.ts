@@ -1,4 +1,5 @@
 import { Option } from 'commander';
+import { DEFAULT_KV_DTYPE, kvDtypes } from '../backend/kv-dtype.js';
 import { EngineError } from '../base/errors.js';
 import type { CompletionRequest } from '../serving/completer.js';
 
@@ -49,7 +50,7 @@ export function loadFlags(): Option[] {
     choice('--backend <name>', 'what runs the model; default auto', ['auto', 'native-cpu', 'reference']),
     number('--threads <n>', 'CPU threads; default: as many as this process may use'),
     number('--context-size <tokens>', "tokens of prompt and answer together; default: the model's, at most 4096"),
-    choice('--kv-dtype <type>', 'storage of keys and values; default f32', ['f32', 'f16']),
+    choice('--kv-dtype <type>', `storage of keys and values; default ${DEFAULT_KV_DTYPE}`, kvDtypes),
     choice('--activations <type>', 'inputs of quantised matrices; default auto: q8 on native-cpu, f32 on reference', [
       'auto',
       'f32',

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { DEFAULT_KV_DTYPE, kvDtypes } from '../backend/kv-dtype.js';
 import { openModel } from '../formats/hub.js';
 import { embeddedModel } from '../library/embedded-model.js';
 import { type LoadOptions, sessionLimits, typesAtLoad } from '../library/load-options.js';
@@ -19,7 +20,9 @@ export function inspectCommand(): Command {
     .argument('[model]', 'GGUF or safetensors file, or a folder with config.json (default: the embedded model)')
     .addOption(number('--context-size <tokens>', "plan for this context; default: the model's, at most 4096"))
     .addOption(number('--batch-size <n>', 'plan for this many requests of full length at once; default 1'))
-    .addOption(choice('--kv-dtype <type>', 'plan for this storage of keys and values; default f32', ['f32', 'f16']))
+    .addOption(
+      choice('--kv-dtype <type>', `plan for this storage of keys and values; default ${DEFAULT_KV_DTYPE}`, kvDtypes),
+    )
     .addOption(quantizeFlag())
     .option('--json', 'print one JSON object')
     .action(inspect);

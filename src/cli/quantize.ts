@@ -1,26 +1,33 @@
 import { Command, Option } from 'commander';
 import { threadCount } from '../backend/thread-count.js';
 import { EngineError } from '../base/errors.js';
+import { type CalibrationText, MAX_CALIBRATION_TOKENS, MIN_CALIBRATION_TOKENS } from '../conversion/calibration.js';
 import { quantiseModel } from '../conversion/quantise-model.js';
 import type { QuantisationSummary, Totals } from '../conversion/summary.js';
+import { openTokenizer } from '../library/open-tokenizer.js';
 import type { QuantisedTypes } from '../model/quantised-types.js';
 import type { PackedDType } from '../tensor/packed.js';
 import { choice, number } from './flags.js';
 import { withInterrupt } from './interrupt.js';
 import { formatBytes, note, Output } from './output.js';
 import { ProgressBar } from './progress-bar.js';
+import { readPrompt } from './prompt.js';
 
 interface QuantizeFlags {
   readonly type?: 'int8' | 'int4';
   readonly groupSize?: number;
   readonly symmetric?: boolean;
   readonly headType?: 'int8' | 'int4' | 'keep';
+  readonly method?: 'rtn' | 'gptq';
+  readonly calibration?: string;
+  readonly calibrationTokens?: number;
   readonly threads?: number;
   readonly force?: boolean;
   readonly json?: boolean;
 }
 
 const MAX_THREADS = 256;
+const DEFAULT_CALIBRATION_TOKENS = 32768;
 
 export function quantizeCommand(): Command {
   return new Command('quantize')
@@ -31,6 +38,9 @@ export function quantizeCommand(): Command {
     .addOption(number('--group-size <n>', 'weights that share a scale: 32, with int4 also 64 or 128; default 32'))
     .addOption(new Option('--symmetric', 'int4 without minimums: 4.25 instead of 4.5 bits a weight, less exact'))
     .addOption(choice('--head-type <type>', 'storage of embeddings and head; default int8', ['int8', 'int4', 'keep']))
+    .addOption(choice('--method <method>', 'to the nearest, or with errors fed back; default rtn', ['rtn', 'gptq']))
+    .addOption(new Option('--calibration <path>', 'with gptq: a text like those the model is for; `-` reads stdin'))
+    .addOption(number('--calibration-tokens <n>', 'use only this many tokens of it; default 32768'))
     .addOption(number('--threads <n>', 'CPU threads; default: as many as this process may use'))
     .addOption(new Option('--force', 'replace what is at the output path'))
     .option('--json', 'print one JSON object')
@@ -44,6 +54,7 @@ async function quantize(input: string, output: string, flags: QuantizeFlags): Pr
     const expected = `a whole number from 1 to ${MAX_THREADS}`;
     throw new EngineError('OPTION_INVALID', { option: '--threads', value: threads, expected });
   }
+  const calibration = await calibrationText(input, flags);
   const start = performance.now();
   const bar = new ProgressBar(`quantising to ${types.layers}`);
   let summary: QuantisationSummary;
@@ -52,14 +63,18 @@ async function quantize(input: string, output: string, flags: QuantizeFlags): Pr
       const onProgress = (done: number, total: number, tensor: string) => {
         bar.show(done, total, `${formatBytes(done)}, ${tensor}`);
       };
-      return quantiseModel(input, output, { types, threads, force: flags.force, signal, onProgress });
+      const onCalibration = (done: number, total: number) => bar.show(done, total, 'tokens of the calibration text');
+      const { force } = flags;
+      return quantiseModel(input, output, { types, threads, force, calibration, signal, onProgress, onCalibration });
     });
   } finally {
     bar.clear();
   }
   const seconds = (performance.now() - start) / 1000;
   const stdout = new Output();
-  await (flags.json ? stdout.json(report(output, summary, types, seconds)) : stdout.write(table(summary)));
+  await (flags.json
+    ? stdout.json(report(output, summary, types, flags.method ?? 'rtn', seconds))
+    : stdout.write(table(summary)));
   if (flags.json) return;
   for (const { tensor, columns, dtype } of summary.exceptions) {
     note(`engine: ${tensor} is ${dtype}, for its rows have ${columns} values`);
@@ -86,6 +101,32 @@ function typesOf({ type, groupSize = 32, symmetric = false, headType = 'int8' }:
   };
 }
 
+/** What GPTQ is to learn from; undefined without it. Throws OPTION_INVALID, TOKENIZER_MISSING and what reading throws. */
+async function calibrationText(model: string, flags: QuantizeFlags): Promise<CalibrationText | undefined> {
+  const { method = 'rtn', calibration, calibrationTokens = DEFAULT_CALIBRATION_TOKENS } = flags;
+  if (method === 'rtn') {
+    if (calibration === undefined) return undefined;
+    throw new EngineError('OPTION_INVALID', {
+      option: '--calibration',
+      value: calibration,
+      expected: '--method gptq with it',
+    });
+  }
+  if (calibration === undefined) {
+    const expected = 'a text file, which --method gptq needs';
+    throw new EngineError('OPTION_INVALID', { option: '--calibration', value: undefined, expected });
+  }
+  const [least, most] = [MIN_CALIBRATION_TOKENS, MAX_CALIBRATION_TOKENS];
+  if (!Number.isInteger(calibrationTokens) || calibrationTokens < least || calibrationTokens > most) {
+    const expected = `a whole number from ${least} to ${most}`;
+    throw new EngineError('OPTION_INVALID', { option: '--calibration-tokens', value: calibrationTokens, expected });
+  }
+  const tokenizer = await openTokenizer(model);
+  const text = await readPrompt({ promptFile: calibration });
+  const tokenIds = tokenizer.encode(text, { addSpecialTokens: false });
+  return { tokenIds: tokenIds.slice(0, calibrationTokens), prefix: tokenizer.encode('') };
+}
+
 /** One line for each storage type of the new file, and the whole. */
 function table({ types, total }: QuantisationSummary): string {
   const heading = ['type', 'tensors', 'weights', 'before', 'after', 'bits/weight', 'error'];
@@ -105,7 +146,7 @@ function table({ types, total }: QuantisationSummary): string {
   return lines.map((cells) => `${cells.map(align).join('  ')}\n`).join('');
 }
 
-function report(output: string, summary: QuantisationSummary, types: QuantisedTypes, seconds: number) {
+function report(output: string, summary: QuantisationSummary, types: QuantisedTypes, method: string, seconds: number) {
   const named = (totals: Totals) => ({
     tensors: totals.tensors,
     weights: totals.weights,
@@ -116,7 +157,7 @@ function report(output: string, summary: QuantisationSummary, types: QuantisedTy
   });
   return {
     output,
-    method: 'rtn',
+    method,
     type: types.layers,
     head_type: types.head ?? 'keep',
     quantiser: summary.quantiser,

@@ -48,7 +48,7 @@ export class Calibration {
   readonly #waiting: string[];
 
   /**
-   * `tensors`: names of those that will be asked for, in that order. Throws TEXT_TOO_SHORT, and what loading the model
+   * `tensors`: names of those that will be asked for, in that order. Throws CALIBRATION_TOO_SHORT, and what loading the model
    * throws.
    */
   constructor(source: ModelSource, tensors: readonly string[], text: CalibrationText, options: CalibrationOptions) {
@@ -133,7 +133,7 @@ function inputsOf(plan: Plan): ReadonlyMap<string, Buffer> {
 function windowsOf({ tokenIds, prefix }: CalibrationText, longest: number): Int32Array[] {
   const numTokens = Math.min(tokenIds.length, MAX_CALIBRATION_TOKENS);
   if (numTokens < MIN_CALIBRATION_TOKENS) {
-    throw new EngineError('TEXT_TOO_SHORT', { tokens: numTokens, needed: MIN_CALIBRATION_TOKENS });
+    throw new EngineError('CALIBRATION_TOO_SHORT', { tokens: numTokens, needed: MIN_CALIBRATION_TOKENS });
   }
   const ids = Int32Array.from(tokenIds);
   const length = Math.max(1, longest - prefix.length);

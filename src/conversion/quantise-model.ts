@@ -1,13 +1,14 @@
 import { join } from 'node:path';
 import { EngineError } from '../base/errors.js';
 import { metadataToCopy, writeGguf } from '../formats/gguf-writer.js';
-import { openModel } from '../formats/hub.js';
+import { type ModelSource, openModel } from '../formats/hub.js';
 import type { ModelFiles, TensorInfo } from '../formats/model-file.js';
 import { writeSafetensors } from '../formats/safetensors-writer.js';
 import { readTensorBytes } from '../formats/tensor-bytes.js';
 import type { QuantisedTypes } from '../model/quantised-types.js';
 import { dequantiseRows } from '../tensor/dtype.js';
 import { PANEL_ROWS, packedLayouts, panelBytes } from '../tensor/packed.js';
+import { Calibration, type CalibrationText } from './calibration.js';
 import { prepareOutput } from './output-place.js';
 import { type ErrorSums, type PanelQuantiser, panelQuantiser } from './panel-quantiser.js';
 import { type QuantisationSummary, summarise } from './summary.js';
@@ -22,6 +23,10 @@ export interface QuantiseOptions {
   readonly signal?: AbortSignal | undefined;
   /** Bytes written so far and in all, and the tensor they end in. */
   readonly onProgress?: ((doneBytes: number, totalBytes: number, tensor: string) => void) | undefined;
+  /** A text that shows what matter the weights have: GPTQ in place of rounding to nearest. Needs the addon. */
+  readonly calibration?: CalibrationText | undefined;
+  /** Tokens of the calibration text run so far and in all; more than once where memory needs several passes. */
+  readonly onCalibration?: ((doneTokens: number, totalTokens: number) => void) | undefined;
   /** For tests: what quantises panels in place of the best there is. */
   readonly quantiser?: PanelQuantiser | undefined;
 }
@@ -47,15 +52,17 @@ export async function quantiseModel(
   refuseNothing(plans, types);
   const quantiser = options.quantiser ?? panelQuantiser(source.files, options.threads);
   const sums = plans.map((): ErrorSums => ({ squaredError: 0, squaredSum: 0 }));
-  const bytesOf = (index: number) => tensorPieces(plans[index]!, source.files, quantiser, sums[index]!, signal);
+  const calibration = calibrationFor(source, plans, options);
+  const work = { files: source.files, quantiser, calibration, signal };
+  const bytesOf = (index: number) => tensorPieces(plans[index]!, work, sums[index]!);
   const outputs = plans.map((plan) => plan.output);
   const writeOptions = { signal, onProgress: namedProgress(outputs, options.onProgress) };
   const place = await prepareOutput(source, output, force);
   try {
     if (source.format === 'gguf') {
-      await writeGguf(place.path, ggufMetadata(source, types), outputs, bytesOf, writeOptions);
+      await writeGguf(place.path, ggufMetadata(source, options), outputs, bytesOf, writeOptions);
     } else {
-      const metadata = { format: 'pt', ...Object.fromEntries(description(types)) };
+      const metadata = { format: 'pt', ...Object.fromEntries(description(options)) };
       await writeSafetensors(join(place.path, 'model.safetensors'), metadata, outputs, bytesOf, writeOptions);
     }
     await place.finish();
@@ -72,49 +79,61 @@ function refuseNothing(plans: readonly TensorPlan[], { layers }: QuantisedTypes)
   throw new EngineError('OPTION_INVALID', { option: '--type', value: layers, expected });
 }
 
+function calibrationFor(
+  source: ModelSource,
+  plans: readonly TensorPlan[],
+  { calibration: text, threads, signal, onCalibration: onProgress }: QuantiseOptions,
+): Calibration | null {
+  if (text === undefined) return null;
+  const names = plans.filter(({ kind }) => kind === 'quantise').map((plan) => plan.source.name);
+  return new Calibration(source, names, text, { threads, signal, onProgress });
+}
+
 /** What the file says about its making. */
-function description({ layers, head }: QuantisedTypes): [key: string, value: string][] {
+function description({ types: { layers, head }, calibration }: QuantiseOptions): [key: string, value: string][] {
   return [
-    ['engine.quantization.method', 'rtn'],
+    ['engine.quantization.method', calibration ? 'gptq' : 'rtn'],
     ['engine.quantization.type', layers],
     ['engine.quantization.head_type', head ?? 'keep'],
   ];
 }
 
-function ggufMetadata(source: ModelFiles, types: QuantisedTypes) {
+function ggufMetadata(source: ModelFiles, options: QuantiseOptions) {
   // The first file's metadata are those of a split model.
   const [first] = source.files.keys();
   const metadata = metadataToCopy(first!);
   for (const key of metadata.keys()) if (key.startsWith('split.')) metadata.delete(key);
-  metadata.set('general.file_type', { type: 'uint32', value: packedLayouts[types.layers].id });
+  metadata.set('general.file_type', { type: 'uint32', value: packedLayouts[options.types.layers].id });
   metadata.set('general.quantization_version', { type: 'uint32', value: 2 });
-  for (const [key, value] of description(types)) metadata.set(key, { type: 'string', value });
+  for (const [key, value] of description(options)) metadata.set(key, { type: 'string', value });
   return metadata;
 }
 
-async function* tensorPieces(
-  plan: TensorPlan,
-  files: ModelFiles['files'],
-  quantiser: PanelQuantiser,
-  sums: ErrorSums,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Uint8Array> {
-  if (plan.kind === 'quantise') yield* quantisedPieces(plan, quantiser, sums, signal);
-  else if (plan.kind === 'copy') yield* storedPieces(plan.source, files);
-  else yield floatBytes(plan.source, files);
+/** What all tensors are made with. */
+interface Work {
+  readonly files: ModelFiles['files'];
+  readonly quantiser: PanelQuantiser;
+  readonly calibration: Calibration | null;
+  readonly signal: AbortSignal | undefined;
+}
+
+async function* tensorPieces(plan: TensorPlan, work: Work, sums: ErrorSums): AsyncGenerator<Uint8Array> {
+  if (plan.kind === 'quantise') yield* quantisedPieces(plan, work, sums);
+  else if (plan.kind === 'copy') yield* storedPieces(plan.source, work.files);
+  else yield floatBytes(plan.source, work.files);
 }
 
 async function* quantisedPieces(
-  tensor: QuantisedTensor,
-  quantiser: PanelQuantiser,
+  matrix: QuantisedTensor,
+  { quantiser, calibration, signal }: Work,
   sums: ErrorSums,
-  signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  const numPanels = Math.ceil(tensor.rows / PANEL_ROWS);
-  const perPiece = Math.max(1, Math.floor(PIECE_BYTES / panelBytes(tensor.dtype, tensor.columns)));
+  const errors = await calibration?.errorsOf(matrix.source.name);
+  const numPanels = Math.ceil(matrix.rows / PANEL_ROWS);
+  const perPiece = Math.max(1, Math.floor(PIECE_BYTES / panelBytes(matrix.dtype, matrix.columns)));
   for (let first = 0; first < numPanels; first += perPiece) {
     const count = Math.min(perPiece, numPanels - first);
-    yield await quantiser.quantise({ matrix: tensor, first, count, signal }, sums);
+    yield await quantiser.quantise({ matrix, first, count, errors, signal }, sums);
   }
 }
 

@@ -1,4 +1,5 @@
-import type { KvDType, SessionLimits } from '../backend/backend.js';
+import type { SessionLimits } from '../backend/backend.js';
+import { DEFAULT_KV_DTYPE, type KvDType, kvDtypes } from '../backend/kv-dtype.js';
 import type { Activations } from '../backend/op.js';
 import { EngineError } from '../base/errors.js';
 import { type QuantisedTypes, quantisedTypes } from '../model/quantised-types.js';
@@ -18,7 +19,7 @@ export interface LoadOptions {
   readonly contextSize?: number | undefined;
   /** Requests of full length whose keys and values fit at once; shorter ones share the space. Default 1, at most 256. */
   readonly batchSize?: number | undefined;
-  /** Storage type of keys and values. Default `f32`. */
+  /** Storage type of keys and values. Default `f16`. */
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
   readonly activations?: 'auto' | Activations | undefined;
@@ -69,7 +70,7 @@ export function sessionLimits(
     contextSize,
     blockSize: BLOCK_SIZE,
     numBlocks: Math.ceil(contextSize / BLOCK_SIZE) * batchSize,
-    kvDtype: oneOf('kvDtype', options.kvDtype ?? 'f32', ['f32', 'f16']),
+    kvDtype: oneOf('kvDtype', options.kvDtype ?? DEFAULT_KV_DTYPE, kvDtypes),
   };
 }
 

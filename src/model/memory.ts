@@ -1,4 +1,5 @@
-import { dtypeInMemory, type KvDType, type SessionLimits } from '../backend/backend.js';
+import { dtypeInMemory, type SessionLimits } from '../backend/backend.js';
+import { kvBlockBytes, kvRowBytes } from '../backend/kv-dtype.js';
 import type { Plan } from '../backend/plan.js';
 import { type DType, dtypes, matrixBytes } from '../tensor/dtype.js';
 import { LINE, PANEL_ROWS } from '../tensor/packed.js';
@@ -12,7 +13,7 @@ export interface MemoryPlan {
   readonly copiedWeights: number;
   readonly kvBytesPerToken: number;
   readonly kvCache: number;
-  /** Buffers of a step, and its activations as 8-bit integers. */
+  /** Buffers of a step, its activations as 8-bit integers, and what threads that share a long context exchange. */
   readonly activations: number;
   /** Angles of rotary embeddings, for every position of the context. */
   readonly ropeTables: number;
@@ -22,7 +23,9 @@ export interface MemoryPlan {
 /** Every array starts on a cache line. */
 const ALIGNMENT = 64;
 const FLOAT_BYTES = 4;
-const kvBytes: Readonly<Record<KvDType, number>> = { f32: 4, f16: 2 };
+/** Positions per chunk of attention (kAttentionChunk in kernels.h), and floats per vector. */
+const ATTENTION_CHUNK = 256;
+const VECTOR = 16;
 /** Values per sum of 8-bit activations (kSumGroup in kernels.h). */
 const SUM_GROUP = 16;
 /** Rows of 8-bit activations that lie together (kActivationTile in kernels.h). */
@@ -32,18 +35,20 @@ const ACTIVATION_TILE = 8;
 export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPlan {
   const { plan } = model;
   const weights = weightBytes(model);
-  const kvValuesPerToken = sum(plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * headDim));
-  const kvBytesPerToken = kvValuesPerToken * kvBytes[limits.kvDtype];
-  const slots = limits.numBlocks * limits.blockSize;
+  const { blockSize, kvDtype, maxTokens, maxRows, numBlocks, contextSize } = limits;
+  const kvBytesPerToken = sum(
+    plan.kvLayers.map(({ numKvHeads, headDim }) => 2 * numKvHeads * kvRowBytes(kvDtype, headDim)),
+  );
   // Keys and values of a layer are an array each.
   const kvCache = sum(
-    plan.kvLayers.map((layer) => 2 * aligned(slots * layer.numKvHeads * layer.headDim * kvBytes[limits.kvDtype])),
+    plan.kvLayers.map(
+      ({ numKvHeads, headDim }) => 2 * aligned(numBlocks * numKvHeads * kvBlockBytes(kvDtype, headDim, blockSize)),
+    ),
   );
-  const { maxTokens, maxRows, contextSize } = limits;
   const { arenaWidths } = plan;
   const arenas =
     aligned(maxTokens * arenaWidths.tokens * FLOAT_BYTES) + aligned(maxRows * arenaWidths.logits * FLOAT_BYTES);
-  const activations = arenas + codesBytes(model, limits);
+  const activations = arenas + codesBytes(model, limits) + exchangeBytes(model, limits);
   // cos and sin.
   const ropeTables = sum(
     plan.ropeTables.map((table) => 2 * aligned(contextSize * table.inverseFrequencies.length * FLOAT_BYTES)),
@@ -111,6 +116,17 @@ function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): numb
         aligned(values) + aligned((values / blockSize) * FLOAT_BYTES) + aligned((values / SUM_GROUP) * FLOAT_BYTES),
     ),
   );
+}
+
+/** What each chunk gives of attention of one token to the whole context (attention_exchange_floats in kernels.h). */
+function exchangeBytes({ plan }: LoadedModel, { contextSize }: SessionLimits): number {
+  const chunks = Math.ceil(contextSize / ATTENTION_CHUNK);
+  const floats = plan.ops.map((op) => {
+    if (op.op !== 'attention') return 0;
+    const { headDim } = plan.kvLayers[op.layer]!;
+    return chunks * (op.q.width / headDim) * (Math.ceil(headDim / VECTOR) * VECTOR + 2);
+  });
+  return aligned(Math.max(0, ...floats) * FLOAT_BYTES);
 }
 
 function aligned(bytes: number): number {

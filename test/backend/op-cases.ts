@@ -1,4 +1,5 @@
 import type { Batch } from '../../src/backend/backend.js';
+import { type KvDType, kvDtypes } from '../../src/backend/kv-dtype.js';
 import type { Activations } from '../../src/backend/op.js';
 import { type DType, isQuantised, rowMultiple } from '../../src/tensor/dtype.js';
 import { blockTypes, filledMatrix, packedTypes, quantisedTypes, randomRow } from '../tensor/random-blocks.js';
@@ -178,14 +179,16 @@ function attentionCases(): OpCase[] {
     attentionCase('as many KV heads', 700, { numHeads: 3, numKvHeads: 3, headDim: 9 }, 'f32', raggedSteps()),
     attentionCase('grouped', 701, grouped, 'f32', raggedSteps()),
     attentionCase('grouped f16', 702, grouped, 'f16', raggedSteps()),
+    attentionCase('grouped int8', 708, grouped, 'int8', raggedSteps()),
     attentionCase('one KV head', 703, { numHeads: 8, numKvHeads: 1, headDim: 64 }, 'f32', raggedSteps()),
     attentionCase('head of 128 f16', 704, { numHeads: 4, numKvHeads: 2, headDim: 128 }, 'f16', raggedSteps()),
+    attentionCase('head of 128 int8', 709, { numHeads: 7, numKvHeads: 1, headDim: 128 }, 'int8', raggedSteps()),
     attentionCase('window 1', 705, { ...grouped, window: 1 }, 'f32', raggedSteps()),
     attentionCase('window 7', 706, { ...grouped, window: 7 }, 'f32', raggedSteps()),
     attentionCase('slots of −1', 707, grouped, 'f32', skippedSlotSteps()),
   ];
   const long = { numHeads: 4, numKvHeads: 2, headDim: 16 };
-  for (const kvDtype of ['f32', 'f16'] as const) {
+  for (const kvDtype of kvDtypes) {
     cases.push(attentionCase(`three chunks ${kvDtype}`, 710, long, kvDtype, longSteps()));
     cases.push(
       attentionCase(`three chunks, window 300 ${kvDtype}`, 711, { ...long, window: 300 }, kvDtype, longSteps()),
@@ -198,7 +201,7 @@ function attentionCase(
   name: string,
   seed: number,
   shape: AttentionShape,
-  kvDtype: 'f32' | 'f16',
+  kvDtype: KvDType,
   steps: readonly Batch[],
 ): OpCase {
   const { numHeads, numKvHeads, headDim, window = 0 } = shape;

@@ -1,4 +1,5 @@
 import type { Batch, SessionLimits } from '../../src/backend/backend.js';
+import type { KvDType } from '../../src/backend/kv-dtype.js';
 import type { Activations, Buffer } from '../../src/backend/op.js';
 import type { DType } from '../../src/tensor/dtype.js';
 import { seededRandom } from '../tensor/random.js';
@@ -15,7 +16,7 @@ const NUM_LAYERS = 2;
 const limits: Partial<SessionLimits> = { blockSize: 4, numBlocks: 64, contextSize: 64 };
 
 /** A two-layer Llama with random weights of this type, and nothing to run yet. */
-export function tinyLlama(name: string, dtype: DType, activations: Activations, kvDtype: 'f32' | 'f16'): OpCase {
+export function tinyLlama(name: string, dtype: DType, activations: Activations, kvDtype: KvDType): OpCase {
   const builder = new CaseBuilder(77);
   const { plan } = builder;
   const linear = (x: Buffer, rows: number): Buffer =>

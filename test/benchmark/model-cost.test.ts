@@ -21,8 +21,9 @@ test('bytes and operations of a token follow from the sizes', async () => {
   expect(cost.dtype).toBe('q8_0');
   expect(cost.isFloat).toBe(false);
   expect(cost.stepBytes).toBe(((layerValues + headValues) * 34) / 32);
-  expect(cost.kvBytes).toBe(6 * 2 * 288 * 4);
-  expect((await modelCost(path, { kvDtype: 'f16' })).kvBytes).toBe(cost.kvBytes / 2);
+  expect(cost.kvBytes).toBe(6 * 2 * 288 * 2);
+  expect((await modelCost(path, { kvDtype: 'f32' })).kvBytes).toBe(2 * cost.kvBytes);
+  expect((await modelCost(path, { kvDtype: 'int8' })).kvBytes).toBe(6 * 2 * (288 + 6 * 4)); // a scale per head
 
   const attention = 6 * 4 * 288; // a query times a key, and a probability times a value, for each position
   // 9 tokens after 2: the mean of them has 7 positions to read, its own included.

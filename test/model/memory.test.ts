@@ -30,10 +30,17 @@ test('memory is counted exactly', () => {
   expect(plan.kvCache).toBe(plan.kvBytesPerToken * 80);
   const { arenaWidths } = model.plan;
   const codes = 32 * 32 + 32 * 4 + 32 * 2 * 4;
-  expect(plan.activations).toBe(4 * (32 * arenaWidths.tokens + 4 * arenaWidths.logits) + codes);
+  const exchanged = 5 * 64; // of 4 heads, an output padded to 16, a maximum and a sum each
+  expect(plan.activations).toBe(4 * (32 * arenaWidths.tokens + 4 * arenaWidths.logits) + codes + exchanged);
   expect(plan.ropeTables).toBe(2 * 64 * 4 * 4);
   const { mappedWeights, copiedWeights, kvCache, activations, ropeTables } = plan;
   expect(plan.total).toBe(mappedWeights + copiedWeights + kvCache + activations + ropeTables);
+});
+
+test('8-bit keys and values are counted with a scale per position and KV head', () => {
+  const plan = memoryPlan(loadModel(ggufSource(), { activations: 'q8' }), { ...limits, kvDtype: 'int8' });
+  expect(plan.kvBytesPerToken).toBe(2 * 2 * 2 * (8 + 4));
+  expect(plan.kvCache).toBe(plan.kvBytesPerToken * 80);
 });
 
 test('transposed matrices count as copies', () => {

@@ -4,6 +4,7 @@
 //
 //     kernel_digest [LIMIT]        the highest instruction set up to LIMIT; its name is the first line
 //     kernel_digest --isa [LIMIT]  the name only
+#include <atomic>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
@@ -464,6 +465,23 @@ constexpr int32_t kQueryStart[] = {0, 21, 22, 27};
 constexpr int32_t kContextLens[] = {21, 601, 300};
 constexpr int32_t kNumTokens = 27;
 
+const char* name_of(KvDType dtype) { return dtype == KvDType::kF32 ? "f32" : dtype == KvDType::kF16 ? "f16" : "int8"; }
+
+void add_kv(Hash& hash, const Array<uint8_t>& bytes, KvDType dtype) {
+  if (dtype == KvDType::kF16) {
+    hash.add_f16(bytes);
+  } else {
+    hash.add(bytes);
+  }
+}
+
+// Tokens of one call, and what its parts share.
+struct AttentionBatch {
+  std::vector<int32_t> query_start;
+  std::vector<int32_t> context_lens;
+  const int32_t* block_tables;  // of the first sequence
+};
+
 void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
   Random random(6);
   const int32_t max_blocks = (601 + c.block_size - 1) / c.block_size;
@@ -482,38 +500,72 @@ void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
   const Array<float> k = random_floats(random, kv_size, 2.0f);
   const Array<float> v = random_floats(random, kv_size, 2.0f);
   const Array<float> q = random_floats(random, q_size, 2.0f);
-  const bool f16 = kv_dtype == KvDType::kF16;
-  const Array<uint8_t> keys(kv_size * (f16 ? 2 : 4));
+  const size_t block_bytes = kv_block_bytes(kv_dtype, c.head_dim, c.block_size);
+  const Array<uint8_t> keys(static_cast<size_t>(num_blocks * c.num_kv_heads) * block_bytes);
   const Array<uint8_t> values(keys.size());
   const KvCache cache = {keys.data(), values.data(), kv_dtype, c.num_kv_heads, c.head_dim, c.block_size};
   const auto name = text("heads %d/%d of %d, blocks of %d, window %d, %s", c.num_heads, c.num_kv_heads, c.head_dim,
-                         c.block_size, c.window, f16 ? "f16" : "f32");
+                         c.block_size, c.window, name_of(kv_dtype));
   digest("write_kv " + name, [&](auto in_parts, Hash& hash) {
     memset(keys.data(), 0, keys.size());
     memset(values.data(), 0, values.size());
     in_parts([&](Part part) { kernels->write_kv({k.data(), v.data(), slots.data(), num_slots, cache}, part); });
-    hash.add_f16(keys);
-    hash.add_f16(values);
+    add_kv(hash, keys, kv_dtype);
+    add_kv(hash, values, kv_dtype);
   });
   const Array<uint8_t> scratch(scratch_bytes(kNumTokens, 1, c.num_heads, c.head_dim));
-  digest("attention " + name, [&](auto in_parts, Hash& hash) {
-    Array<float> out(q_size);
-    in_parts([&](Part part) {
-      kernels->attention({.out = out.data(),
-                          .q = q.data(),
-                          .query_start = kQueryStart,
-                          .context_lens = kContextLens,
-                          .block_tables = tables.data(),
-                          .num_seqs = 3,
-                          .max_blocks = max_blocks,
-                          .num_heads = c.num_heads,
-                          .window = c.window,
-                          .scale = 0.125f,
-                          .cache = cache,
-                          .scratch = scratch.data()},
-                         part);
+  // Room to share every tile, or none.
+  const int64_t shared_floats = attention_exchange_floats(c.num_heads * kNumTokens, c.head_dim, 601);
+  const Array<float> results(static_cast<size_t>(shared_floats));
+  const auto digest_batch = [&](const char* batch_name, const AttentionBatch& batch, int64_t capacity) {
+    std::atomic<int32_t> done[kMaxSharedTiles] = {};
+    digest(batch_name + name, [&](auto in_parts, Hash& hash) {
+      Array<float> out(static_cast<size_t>(batch.query_start.back() * c.num_heads * c.head_dim));
+      in_parts([&](Part part) {
+        kernels->attention({.out = out.data(),
+                            .q = q.data(),
+                            .query_start = batch.query_start.data(),
+                            .context_lens = batch.context_lens.data(),
+                            .block_tables = batch.block_tables,
+                            .num_seqs = static_cast<int32_t>(batch.context_lens.size()),
+                            .max_blocks = max_blocks,
+                            .num_heads = c.num_heads,
+                            .window = c.window,
+                            .scale = 0.125f,
+                            .cache = cache,
+                            .exchange = {results.data(), capacity, done},
+                            .scratch = scratch.data()},
+                           part);
+      });
+      hash.add(out);
+      for (const auto& count : done) hash.add_word(static_cast<uint32_t>(count.load()));
     });
-    hash.add(out);
+  };
+  const AttentionBatch whole = {{std::begin(kQueryStart), std::end(kQueryStart)},
+                                {std::begin(kContextLens), std::end(kContextLens)},
+                                tables.data()};
+  const AttentionBatch decode = {{0, 1}, {601}, tables.data() + max_blocks};
+  digest_batch("attention ", whole, 0);
+  digest_batch("attention, shared, ", whole, shared_floats);
+  digest_batch("attention of one token ", decode, 0);
+  digest_batch("attention of one token, shared, ", decode, shared_floats);
+}
+
+// Rows of ordinary, tiny, infinite and no numbers.
+void digest_kv_extremes(KvDType kv_dtype) {
+  Random random(8);
+  constexpr int32_t kHeadDim = 24, kBlockSize = 16;
+  const Array<float> rows = special_floats(random, kBlockSize * kHeadDim);
+  for (size_t i = 0; i < 4 * kHeadDim; i++) rows[i] = random.value() * 0x1p-99f;
+  std::vector<int32_t> slots(kBlockSize);
+  for (int32_t i = 0; i < kBlockSize; i++) slots[static_cast<size_t>(i)] = i;
+  const Array<uint8_t> keys(kv_block_bytes(kv_dtype, kHeadDim, kBlockSize));
+  const Array<uint8_t> values(keys.size());
+  const KvCache cache = {keys.data(), values.data(), kv_dtype, 1, kHeadDim, kBlockSize};
+  digest(text("write_kv extremes, %s", name_of(kv_dtype)), [&](auto in_parts, Hash& hash) {
+    in_parts([&](Part part) { kernels->write_kv({rows.data(), rows.data(), slots.data(), kBlockSize, cache}, part); });
+    add_kv(hash, keys, kv_dtype);
+    add_kv(hash, values, kv_dtype);
   });
 }
 
@@ -577,9 +629,11 @@ void digest_all() {
   digest_linear();
   digest_elementwise();
   digest_rope();
-  for (const KvDType kv_dtype : {KvDType::kF32, KvDType::kF16}) {
-    for (const AttentionCase& c : {AttentionCase{4, 4, 16, 16, 0}, AttentionCase{6, 2, 20, 4, 100},
-                                   AttentionCase{3, 1, 64, 32, 0}, AttentionCase{8, 2, 40, 7, 9}}) {
+  for (const KvDType kv_dtype : {KvDType::kF32, KvDType::kF16, KvDType::kInt8}) {
+    digest_kv_extremes(kv_dtype);
+    for (const AttentionCase& c :
+         {AttentionCase{4, 4, 16, 16, 0}, AttentionCase{6, 2, 20, 4, 100}, AttentionCase{3, 1, 64, 32, 0},
+          AttentionCase{8, 2, 40, 7, 9}, AttentionCase{7, 1, 9, 7, 0}, AttentionCase{40, 1, 16, 16, 0}}) {
       digest_attention(c, kv_dtype);
     }
   }

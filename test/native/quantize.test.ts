@@ -1,5 +1,10 @@
-import { statSync, utimesSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
 import { type QuantiseRequest, quantisePanelsNatively } from '../../src/backend/native-quantise.js';
 import { type ErrorModel, quantisePanel } from '../../src/quantization/quantise-panel.js';
@@ -151,7 +156,7 @@ describe.skipIf(notBuilt)(`quantising in native code${notBuilt ?? ''}`, () => {
 
   it('ends soon after an abort, and leaves the event loop free', async () => {
     const [rows, columns] = [16 * 600, 1024];
-    const request = inFile(bytesOf(normalValues(rows * columns, 11)), { dtype: 'f32', rows, columns }, 'int4');
+    const request = inFile(new Uint8Array(rows * columns * 4), { dtype: 'f32', rows, columns }, 'int4');
     const controller = new AbortController();
     const done = quantisePanelsNatively({ ...request, threads: 1, isa: 'scalar', signal: controller.signal });
     let ticks = 0;
@@ -164,5 +169,35 @@ describe.skipIf(notBuilt)(`quantising in native code${notBuilt ?? ''}`, () => {
     expect(performance.now() - start).toBeLessThan(1500); // all of it takes 2 s and more
     const aborted = quantisePanelsNatively({ ...request, signal: AbortSignal.abort() });
     await expect(aborted).rejects.toMatchObject({ code: 'ABORTED' });
+  });
+});
+
+const compiled = fileURLToPath(new URL('../../dist/backend/native-quantise.js', import.meta.url));
+const notCompiled = notBuilt ?? (existsSync(compiled) ? null : ' (skipped: dist/ is not built, run npm run build:ts)');
+
+describe.skipIf(notCompiled)(`quantising and the end of things${notCompiled ?? ''}`, () => {
+  /** Begins what takes seconds with 600 panels, then ends as told. */
+  const script = (end: string, numPanels = 600) => {
+    const [rows, columns] = [16 * numPanels, 1024];
+    const request = inFile(new Uint8Array(rows * columns * 4), { dtype: 'f32', rows, columns }, 'int4');
+    return `import(${JSON.stringify(compiled)}).then(({ quantisePanelsNatively }) => {
+      quantisePanelsNatively({ ...${JSON.stringify(request)}, threads: 2, isa: 'scalar' }).then(() => console.log('done'));
+      setTimeout(() => { ${end} }, 50);
+    });`;
+  };
+
+  it.each([
+    ['a process that exits stops it', script('process.exit(0)'), ''],
+    ['a process stays alive until it is done', script('', 20), 'done\n'],
+  ])('%s', async (_, code, stdout) => {
+    expect((await promisify(execFile)(process.execPath, ['-e', code])).stdout).toBe(stdout);
+  });
+
+  it('a worker that is terminated stops it', async () => {
+    const start = performance.now();
+    const worker = new Worker(script(`require('node:worker_threads').parentPort.postMessage(0)`), { eval: true });
+    await once(worker, 'message');
+    expect(await worker.terminate()).toBe(1);
+    expect(performance.now() - start).toBeLessThan(5000);
   });
 });

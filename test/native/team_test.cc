@@ -5,6 +5,7 @@
 //   team_test stages THREADS     nanoseconds per stage of empty chunks
 #include "native/team.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdint>
@@ -189,35 +190,50 @@ Interference::Time At(double ms) {
   return Interference::Time{} + std::chrono::hours(1) + microseconds(int64_t(ms * 1000));
 }
 
+// A run of 4 ms that begins at `now` and loses `lost` ms of it to one wait.
+int32_t RunLosing(Interference* interference, double now, double lost) {
+  const int32_t before = interference->Begin(At(now));
+  const int32_t after = lost == 0 ? before : interference->Waited(At(now), 10, At(now + 4 - lost), At(now + 4));
+  interference->End(At(now + 4));
+  return after;
+}
+
 void CheckInterference() {
   Interference quiet(4);
-  for (int32_t step = 0; step < 1000; step++) {
-    Check(quiet.Begin(At(step)) == 4, "threads were given up on a quiet machine");
-    // Chunks of 0.1 ms, a wait of one chunk.
-    Check(quiet.Waited(At(step), 8, At(step + 0.8), At(step + 0.9)) == 4, "a wait for an equal chunk counts as lost");
-    // Chunks of 10 ms on a core of a third of the speed.
-    Check(quiet.Waited(At(step), 8, At(step + 80), At(step + 110)) == 4, "a slow core counts as interference");
+  for (double now = 0; now < 1000; now += 4) {
+    Check(quiet.Begin(At(now)) == 4, "threads were given up on a quiet machine");
+    // Chunks of 1 ms, a wait of one; and of three, for a core of a third of the speed.
+    Check(quiet.Waited(At(now), 1, At(now + 1), At(now + 2)) == 4, "a wait for an equal chunk counts as lost");
+    Check(quiet.Waited(At(now), 1, At(now + 1), At(now + 4)) == 4, "a slow core counts as interference");
+    quiet.End(At(now + 4));
   }
 
+  // One slice of 3 ms in 40 is less than the second thread is worth, one in 4 is more; a fourth thread is worth less.
+  Interference seldom(2), often(2), four(4);
+  int32_t least[3] = {2, 2, 4};
+  for (double now = 0; now < 40; now += 4) {
+    least[0] = std::min(least[0], RunLosing(&seldom, now, now == 20 ? 3 : 0));
+    least[1] = std::min(least[1], RunLosing(&often, now, 3));
+    least[2] = std::min(least[2], RunLosing(&four, now, 1.3));
+  }
+  Check(least[0] == 2 && least[1] == 1 && least[2] == 3, "threads are given up for too little, or not at all");
+
+  // The pause before two threads are tried again grows, and is short again after a good time.
   Interference busy(2);
   double now = 0;
-  double pause = 0;
+  const auto pause_after_loss = [&] {
+    while (RunLosing(&busy, now, 3) == 2) now += 4;
+    const double begin = now;
+    for (; RunLosing(&busy, now, 0) == 1; now += 4) Check(now < begin + 2000, "threads are never tried again");
+    return now - begin;
+  };
   std::vector<double> pauses;
-  for (int32_t failure = 0; failure < 8; failure++) {
-    Check(busy.Begin(At(now)) == 2, "all threads are tried again after a pause");
-    Check(busy.Waited(At(now), 3, At(now + 0.3), At(now + 3.3)) == 1, "a lost slice gives up no thread");
-    now += 3.3;
-    for (pause = 0; busy.Begin(At(now + pause + 1)) == 1; pause++) Check(pause < 2000, "threads are never tried again");
-    now += pause + 1;
-    pauses.push_back(pause);
-  }
-  Check(pauses.front() >= 49 && pauses.front() <= 51 && pauses.back() >= 999 && pauses.back() <= 1001,
-        "pauses do not grow from 50 ms to 1 s");
-  // A good time, then a stray loss: the pause is short again.
-  now += 60;
-  Check(busy.Begin(At(now)) == 2 && busy.Waited(At(now), 3, At(now + 0.3), At(now + 3.3)) == 1,
-        "a lost slice is noticed");
-  Check(busy.Begin(At(now + 40)) == 1 && busy.Begin(At(now + 54)) == 2, "a good time does not shorten the pause");
+  for (int32_t i = 0; i < 8; i++) pauses.push_back(pause_after_loss());
+  Check(pauses.front() >= 50 && pauses.front() <= 60, "the first pause is not 50 ms");
+  Check(pauses[1] >= 100 && pauses[1] <= 110, "the second pause is not twice as long");
+  Check(pauses.back() >= 1000 && pauses.back() <= 1010, "the longest pause is not 1 s");
+  for (int32_t i = 0; i < 100; i++, now += 4) Check(RunLosing(&busy, now, 0) == 2, "a good time is not noticed");
+  Check(pause_after_loss() <= 60, "a good time does not shorten the pause");
   std::printf("threads are given up and tried again: ok\n");
 }
 
