@@ -99,7 +99,8 @@ Failure AddGram(const kernels::Kernels& kernels, const float* x, int32_t num_row
     args.out = products.data();
     args.x = rows;
     args.num_rows = count;
-    args.weight = {reinterpret_cast<const uint8_t*>(rows), kernels::DType::kF32, width, num_rows, n * sizeof(float)};
+    args.weight = {
+        reinterpret_cast<const uint8_t*>(rows), kernels::DType::kF32, width, num_rows, false, n * sizeof(float)};
     args.scratch = scratch.data() + (64 - address % 64) % 64;
     kernels.linear(args, {0, 1});
     for (int32_t r = 0; r < count; r++) {

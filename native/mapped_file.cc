@@ -80,6 +80,11 @@ void MappedFile::ReadAhead(size_t offset, size_t bytes) const {
   PrefetchVirtualMemory(GetCurrentProcess(), 1, &range, 0);
 }
 
+void MappedFile::Release(size_t offset, size_t bytes) const {
+  // Pages that are not locked leave the working set.
+  VirtualUnlock(const_cast<uint8_t*>(data_ + offset), bytes);
+}
+
 #else
 
 MappedFile::~MappedFile() {
@@ -121,6 +126,12 @@ Failure MappedFile::Open(const FileStamp& stamp) {
 
 void MappedFile::ReadAhead(size_t offset, size_t bytes) const {
   madvise(const_cast<uint8_t*>(data_ + offset), bytes, MADV_WILLNEED);
+}
+
+void MappedFile::Release(size_t offset, size_t bytes) const {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t begin = (offset + page - 1) / page * page, end = (offset + bytes) / page * page;
+  if (begin < end) madvise(const_cast<uint8_t*>(data_ + begin), end - begin, MADV_DONTNEED);
 }
 
 #endif

@@ -31,6 +31,9 @@ class MappedFile {
   // Has the system read a part ahead, in large pieces, instead of page by page when it is first used.
   void ReadAhead(size_t offset, size_t bytes) const;
 
+  // Says that a part will not be read again soon: whole pages within it leave this process's memory.
+  void Release(size_t offset, size_t bytes) const;
+
   const uint8_t* data() const { return data_; }
   size_t size() const { return size_; }
 

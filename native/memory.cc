@@ -8,6 +8,12 @@
 #endif
 
 namespace engine {
+namespace {
+
+// Smaller reservations keep to small pages: memory that is not touched should not be taken.
+constexpr uint64_t kHugePage = uint64_t{2} << 20;
+
+}  // namespace
 
 bool Reservation::Reserve(uint64_t bytes) {
   Release();
@@ -24,6 +30,10 @@ bool Reservation::Reserve(uint64_t bytes) {
   }
   void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) return false;
+#ifdef MADV_HUGEPAGE
+  // Weights and KV cache are read from end to end: fewer page faults while filling them, fewer TLB misses after.
+  if (bytes >= kHugePage) madvise(address, bytes, MADV_HUGEPAGE);
+#endif
 #endif
   data_ = static_cast<uint8_t*>(address);
   size_ = bytes;

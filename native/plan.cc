@@ -82,6 +82,22 @@ int32_t Plan::num_positions() const {
   return rows;
 }
 
+size_t WeightInfo::row_bytes() const {
+  const kernels::DTypeTraits traits = kernels::dtype_traits(dtype);
+  return static_cast<size_t>(columns / traits.block_size) * static_cast<size_t>(traits.block_bytes);
+}
+
+uint64_t WeightInfo::extent() const {
+  if (kernels::stored_packed(dtype)) {
+    const auto panels = static_cast<uint64_t>((rows - 1) / kernels::kPanelRows + 1);
+    return panels * kernels::packed_panel_bytes(dtype, columns);
+  }
+  if (transposed_stride == 0) return static_cast<uint64_t>(rows) * row_bytes();
+  const uint64_t values =
+      static_cast<uint64_t>(columns - 1) * static_cast<uint64_t>(transposed_stride) + static_cast<uint64_t>(rows);
+  return values * static_cast<uint64_t>(kernels::dtype_traits(dtype).block_bytes);
+}
+
 std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* plan) {
   WordReader reader(words);
   if (reader.Integer() != kAbiNumber) return "the plan was encoded for another version of the addon";

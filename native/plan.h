@@ -39,10 +39,14 @@ struct WeightInfo {
   kernels::DType dtype;
   int32_t rows;
   int32_t columns;
-  int32_t transposed_stride;  // 0: rows are contiguous; else element (r, c) is value c · stride + r
+  int32_t transposed_stride;   // 0: rows are contiguous; else element (r, c) is value c · stride + r
   kernels::DType quantize_to;  // what is made of it at load; `dtype`: it is used as it is stored
 
   int32_t block_size() const { return kernels::dtype_traits(quantize_to).block_size; }
+  // Of a matrix stored by rows.
+  size_t row_bytes() const;
+  // Bytes from the first to the end of the last value, in the file.
+  uint64_t extent() const;
 };
 
 struct RopeInfo {

@@ -121,7 +121,7 @@ class Interpreter {
  private:
   void Linear(const LinearOp& op, int32_t codes_area) const {
     kernels::QuantizedRows codes;
-    if (codes_area >= 0) codes = Codes(op.x, codes_area, 0);
+    if (codes_area >= 0) codes = Codes(op.x, codes_area);
     k_.linear({.out = Data(op.out),
                .x = Data(op.x),
                .q = codes_area >= 0 ? &codes : nullptr,
@@ -133,15 +133,10 @@ class Interpreter {
   }
 
   void Quantize(int32_t buffer, int32_t area) const {
-    if (by_rows_) {
-      const int64_t at = rows_.begin * Width(buffer);
-      return k_.quantize_rows(Codes(buffer, area, at), Data(buffer) + at, NumRows(), kAll);
-    }
-    ForSegments(Width(buffer), [&](int64_t at, int64_t count) {
-      kernels::QuantizedRows codes = Codes(buffer, area, at);
-      codes.columns = static_cast<int32_t>(count);
-      k_.quantize_rows(codes, Data(buffer) + at, 1, kAll);
-    });
+    const kernels::Block block = {static_cast<int32_t>(rows_.begin), static_cast<int32_t>(rows_.end),
+                                  by_rows_ ? 0 : static_cast<int32_t>(columns_.begin),
+                                  by_rows_ ? Width(buffer) : static_cast<int32_t>(columns_.end)};
+    k_.quantize_rows(Codes(buffer, area), Data(buffer), c_.NumRows(c_.plan.buffers[buffer].rows), block);
   }
 
   // Calls run(first value, number of values) for what lies together of the share's part of a buffer.
@@ -157,12 +152,8 @@ class Interpreter {
   int32_t Width(int32_t buffer) const { return c_.plan.buffers[buffer].width; }
   int32_t NumRows() const { return static_cast<int32_t>(rows_.end - rows_.begin); }
 
-  // Codes of a buffer from its value `at`, a multiple of the chunk.
-  kernels::QuantizedRows Codes(int32_t buffer, int32_t area, int64_t at) const {
+  kernels::QuantizedRows Codes(int32_t buffer, int32_t area) const {
     kernels::QuantizedRows codes = c_.workspace.codes(area);
-    codes.codes += at;
-    codes.scales += at / codes.chunk;
-    codes.sums += at / kernels::kSumGroup;
     codes.columns = Width(buffer);
     return codes;
   }

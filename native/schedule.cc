@@ -67,7 +67,8 @@ class Scheduler {
     const int32_t area = FreeArea(chunk);
     const BufferInfo& x = plan_.buffers[linear.x];
     int64_t& max_elements = schedule_.areas[static_cast<size_t>(area)].max_elements;
-    max_elements = std::max(max_elements, int64_t{x.width} * int64_t{plan_.row_capacity(x.rows)});
+    const int64_t tiles = (plan_.row_capacity(x.rows) - 1) / kernels::kActivationTile + 1;
+    max_elements = std::max(max_elements, int64_t{x.width} * tiles * kernels::kActivationTile);
     Append({.op = linear, .quantize_area = area}, {{OfBuffer(plan_, linear.x)}, {OfCodes(area)}});
     held_[static_cast<size_t>(area)] = linear.x;
     return area;

@@ -88,7 +88,9 @@ Failure Session::Load(LoadRequest* request) {
     return Internal("the plan's weights and their names differ in number");
   kernels_ = request->kernels;
   schedule_ = MakeSchedule(plan_);
-  if (Failure failure = weights_.emplace().Load(plan_, request->files, request->names, cancelled_)) return failure;
+  if (Failure failure =
+          weights_.emplace().Load(plan_, request->files, request->names, *kernels_, request->num_threads, cancelled_))
+    return failure;
   if (Failure failure = workspace_.emplace().Allocate(plan_, schedule_, request->num_threads)) return failure;
   adaptive_ = request->adaptive;
   chunk_time_ = request->chunk_time;

@@ -2,6 +2,7 @@
 #include <initializer_list>
 
 #include "native/plan.h"
+#include "native/quantize.h"
 
 namespace engine {
 namespace {
@@ -58,6 +59,10 @@ std::string VerifyTables(const Plan& plan, size_t num_files) {
     if (weight.transposed_stride < 0 || (weight.transposed_stride > 0 && traits.block_size != 1)) {
       return "a weight has the transposed stride " + std::to_string(weight.transposed_stride);
     }
+    if (weight.quantize_to != weight.dtype &&
+        (kernels::stored_packed(weight.dtype) || !CanQuantize(weight.quantize_to, weight.columns))) {
+      return "a weight cannot become the type " + std::to_string(static_cast<int32_t>(weight.quantize_to));
+    }
   }
   for (const RopeInfo& table : plan.rope_tables) {
     if (!std::isfinite(table.magnitude)) return "a RoPE table's magnitude is not finite";
@@ -91,12 +96,13 @@ class OpVerifier {
   std::string operator()(const AddPositionsOp& op) const {
     if (!Buffers({op.x}) || !HasWeights({op.table})) return kBadIndex;
     if (Of(op.x).rows != Rows::kTokens) return kNotTokens;
+    if (Packed(op.table)) return kPacked;
     return Of(op.x).width == Matrix(op.table).columns ? "" : kWidths;
   }
 
   std::string operator()(const RmsNormOp& op) const {
     if (!Buffers({op.out, op.x}) || !HasWeights({op.weight})) return kBadIndex;
-    if (Matrix(op.weight).rows != 1) return kNotVector;
+    if (!IsVector(op.weight)) return kNotVector;
     if (!SameRows(op.out, op.x) || !Disjoint({op.out}, {op.x})) return kPlacement;
     const int32_t columns = Matrix(op.weight).columns, width = Of(op.x).width;
     if (Of(op.out).width != width || width % columns != 0) return kWidths;
@@ -108,7 +114,7 @@ class OpVerifier {
   std::string operator()(const LayerNormOp& op) const {
     if (!Buffers({op.out, op.x}) || !HasWeights({op.weight}) || !OptionalWeight(op.bias)) return kBadIndex;
     if (!SameRows(op.out, op.x) || !Disjoint({op.out}, {op.x})) return kPlacement;
-    if (Matrix(op.weight).rows != 1 || !IsBias(op.bias, Of(op.x).width)) return kNotVector;
+    if (!IsVector(op.weight) || !IsBias(op.bias, Of(op.x).width)) return kNotVector;
     return Of(op.out).width == Of(op.x).width && Of(op.x).width == Matrix(op.weight).columns ? "" : kWidths;
   }
 
@@ -183,6 +189,7 @@ class OpVerifier {
   static constexpr const char* kBadIndex = "names a buffer, weight, table or layer that does not exist";
   static constexpr const char* kWidths = "has operands whose widths do not fit";
   static constexpr const char* kNotTokens = "needs the rows of the step's tokens";
+  static constexpr const char* kPacked = "adds rows of a packed table";
   static constexpr const char* kNotVector = "has a norm weight or bias of the wrong shape";
   static constexpr const char* kPlacement = "has buffers that overlap or whose rows differ";
 
@@ -208,9 +215,11 @@ class OpVerifier {
 
   const WeightInfo& Matrix(int32_t weight) const { return plan_.weights[weight]; }
 
-  bool IsBias(int32_t id, int32_t width) const {
-    return id == -1 || (Matrix(id).rows == 1 && Matrix(id).columns == width);
-  }
+  bool Packed(int32_t weight) const { return kernels::stored_packed(Matrix(weight).quantize_to); }
+
+  bool IsVector(int32_t weight) const { return Matrix(weight).rows == 1 && !Packed(weight); }
+
+  bool IsBias(int32_t id, int32_t width) const { return id == -1 || (IsVector(id) && Matrix(id).columns == width); }
 
   bool SameRows(int32_t a, int32_t b) const { return Of(a).rows == Of(b).rows; }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "native/pack_weights.h"
+
 namespace engine {
 namespace {
 
@@ -10,19 +12,6 @@ using kernels::DType;
 
 // Between two looks at whether loading was cancelled.
 constexpr size_t kReadAheadBytes = size_t{64} << 20;
-
-size_t RowBytes(DType dtype, int32_t columns) {
-  const kernels::DTypeTraits traits = kernels::dtype_traits(dtype);
-  return static_cast<size_t>(columns / traits.block_size) * static_cast<size_t>(traits.block_bytes);
-}
-
-// Bytes from a weight's first to the end of its last value, in the file.
-uint64_t Extent(const WeightInfo& weight) {
-  if (weight.transposed_stride == 0) return static_cast<uint64_t>(weight.rows) * RowBytes(weight.dtype, weight.columns);
-  const uint64_t values = static_cast<uint64_t>(weight.columns - 1) * static_cast<uint64_t>(weight.transposed_stride) +
-                          static_cast<uint64_t>(weight.rows);
-  return values * RowBytes(weight.dtype, 1);
-}
 
 // Which weights are norm weights or biases.
 std::vector<bool> VectorsOf(const Plan& plan) {
@@ -43,12 +32,33 @@ std::vector<bool> VectorsOf(const Plan& plan) {
   return vectors;
 }
 
+// Which matrices meet 8-bit activations.
+std::vector<bool> MetByCodes(const Plan& plan) {
+  std::vector<bool> met(plan.weights.size());
+  for (const Op& op : plan.ops) {
+    if (const auto* linear = std::get_if<LinearOp>(&op); linear != nullptr && linear->activations == 1) {
+      met[linear->weight] = true;
+    }
+  }
+  return met;
+}
+
+// A matrix is packed where that is asked for or makes products faster. One of few rows would be mostly padding.
+bool WorthPacking(const WeightInfo& weight, bool met_by_codes) {
+  if (weight.quantize_to != weight.dtype) return true;
+  return met_by_codes && weight.rows >= kernels::kPanelRows && !kernels::stored_packed(weight.dtype) &&
+         kernels::packed_panel_bytes(weight.dtype, weight.columns) > 0;
+}
+
+size_t NumPanels(const WeightInfo& weight) { return static_cast<size_t>((weight.rows - 1) / kernels::kPanelRows + 1); }
+
 void CopyVector(float* out, const WeightInfo& weight, const uint8_t* stored) {
   if (weight.transposed_stride == 0) {
     kernels::dequantize_row(out, weight.dtype, stored, weight.columns);
     return;
   }
-  const size_t step = static_cast<size_t>(weight.transposed_stride) * RowBytes(weight.dtype, 1);
+  const auto value_bytes = static_cast<size_t>(kernels::dtype_traits(weight.dtype).block_bytes);
+  const size_t step = static_cast<size_t>(weight.transposed_stride) * value_bytes;
   for (int32_t c = 0; c < weight.columns; c++) kernels::dequantize_row(out + c, weight.dtype, stored + c * step, 1);
 }
 
@@ -73,7 +83,7 @@ void CopyTransposedAs(uint8_t* out, const WeightInfo& weight, const uint8_t* sto
 }
 
 void CopyTransposed(uint8_t* out, const WeightInfo& weight, const uint8_t* stored) {
-  if (RowBytes(weight.dtype, 1) == sizeof(float)) {
+  if (kernels::dtype_traits(weight.dtype).block_bytes == sizeof(float)) {
     CopyTransposedAs<uint32_t>(out, weight, stored);
   } else {
     CopyTransposedAs<uint16_t>(out, weight, stored);
@@ -83,7 +93,7 @@ void CopyTransposed(uint8_t* out, const WeightInfo& weight, const uint8_t* store
 }  // namespace
 
 Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files, const std::vector<std::string>& names,
-                          const std::atomic<bool>& cancelled) {
+                          const kernels::Kernels& kernels, int32_t num_threads, const std::atomic<bool>& cancelled) {
   files_.resize(files.size());
   for (size_t i = 0; i < files.size(); i++) {
     if (Failure failure = files_[i].Open(files[i])) return failure;
@@ -98,7 +108,7 @@ Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files,
   for (size_t id = 0; id < plan.weights.size(); id++) {
     const WeightInfo& weight = plan.weights[id];
     const MappedFile& file = files_[weight.file];
-    const uint64_t extent = Extent(weight), offset = static_cast<uint64_t>(weight.offset);
+    const uint64_t extent = weight.extent(), offset = static_cast<uint64_t>(weight.offset);
     if (extent > file.size() || offset > file.size() - extent) {
       return {"FORMAT_INVALID",
               {{"path", files[weight.file].path},
@@ -108,36 +118,50 @@ Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files,
     }
   }
 
-  const std::vector<bool> vectors = VectorsOf(plan);
+  const std::vector<bool> vectors = VectorsOf(plan), met = MetByCodes(plan);
   Carver measure(nullptr);
-  for (size_t id = 0; id < plan.weights.size(); id++) {
-    const WeightInfo& weight = plan.weights[id];
-    const size_t row_bytes = RowBytes(weight.dtype, weight.columns);
-    if (vectors[id]) measure.Take<float>(weight.columns);
-    if (weight.transposed_stride > 0) measure.Take<uint8_t>(weight.rows * row_bytes);
-  }
-  if (!copies_.Reserve(measure.bytes())) return OutOfMemory(measure.bytes(), "the copy of transposed weights");
-
+  Carve(plan, vectors, met, &measure);
+  if (!copies_.Reserve(measure.bytes())) return OutOfMemory(measure.bytes(), "packed and copied weights");
   Carver carve(copies_.data());
-  vectors_.resize(plan.weights.size());
+  Carve(plan, vectors, met, &carve);
+
+  std::vector<PackJob> jobs;
   for (size_t id = 0; id < plan.weights.size(); id++) {
     if (cancelled.load(std::memory_order_relaxed)) return Disposed();
     const WeightInfo& weight = plan.weights[id];
     const uint8_t* stored = files_[weight.file].data() + weight.offset;
-    const size_t row_bytes = RowBytes(weight.dtype, weight.columns);
-    if (vectors[id]) {
-      auto* copy = carve.Take<float>(weight.columns);
-      CopyVector(copy, weight, stored);
-      vectors_[id] = copy;
+    kernels::Matrix& matrix = matrices_[id];
+    if (vectors[id]) CopyVector(vectors_[id], weight, stored);
+    if (matrix.data == nullptr) {
+      matrix.data = stored;
+    } else if (matrix.packed) {
+      jobs.push_back({&weight, &names[id], &files_[weight.file], const_cast<uint8_t*>(matrix.data), matrix.stride});
+    } else {
+      CopyTransposed(const_cast<uint8_t*>(matrix.data), weight, stored);
     }
-    if (weight.transposed_stride > 0) {
-      auto* copy = carve.Take<uint8_t>(weight.rows * row_bytes);
-      CopyTransposed(copy, weight, stored);
-      stored = copy;
-    }
-    matrices_.push_back({stored, weight.dtype, weight.rows, weight.columns, row_bytes});
   }
-  return {};
+  return PackWeights(kernels, jobs, num_threads, cancelled);
+}
+
+void WeightStore::Carve(const Plan& plan, const std::vector<bool>& vectors, const std::vector<bool>& met,
+                        Carver* carver) {
+  vectors_.assign(plan.weights.size(), nullptr);
+  matrices_.clear();
+  for (size_t id = 0; id < plan.weights.size(); id++) {
+    const WeightInfo& weight = plan.weights[id];
+    kernels::Matrix matrix = {nullptr, weight.quantize_to, weight.rows, weight.columns, false, weight.row_bytes()};
+    if (vectors[id]) vectors_[id] = carver->Take<float>(weight.columns);
+    if (WorthPacking(weight, met[id]) || kernels::stored_packed(weight.dtype)) {
+      matrix.packed = true;
+      matrix.stride = kernels::packed_panel_bytes(weight.quantize_to, weight.columns);
+    }
+    if (WorthPacking(weight, met[id])) {
+      matrix.data = carver->Take<uint8_t>(NumPanels(weight) * matrix.stride);
+    } else if (weight.transposed_stride > 0) {
+      matrix.data = carver->Take<uint8_t>(weight.rows * matrix.stride);
+    }
+    matrices_.push_back(matrix);
+  }
 }
 
 }  // namespace engine

@@ -7,6 +7,7 @@
 #include "attention.inc"
 #include "elementwise.inc"
 #include "linear.inc"
+#include "pack.inc"
 #include "quantize_panel.inc"
 #include "quantize_rows.inc"
 #include "sample.inc"
@@ -28,6 +29,7 @@ const Kernels ENGINE_ISA_TABLE = {
     .silu_mul = silu_mul,
     .gelu = gelu,
     .add = add,
+    .pack = pack,
     .sample = sample,
     .quantize_panel = quantize_panel,
 };

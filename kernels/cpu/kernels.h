@@ -48,6 +48,8 @@ enum class DType : int32_t {
 inline constexpr int32_t kAttentionChunk = 256;  // positions
 inline constexpr int32_t kMaxSharedTiles = 256;  // of attention, by the parts of a call
 inline constexpr int32_t kSumGroup = 16;         // values per activation sum
+inline constexpr int32_t kPanelRows = 16;        // rows of a panel of a packed matrix
+inline constexpr int32_t kActivationTile = 8;    // rows of 8-bit activations that lie together
 
 // A share of the work. `unit` 0 leaves it to the kernel where shares begin; otherwise they begin at multiples of it, so
 // that kernels with the same number of items have the same shares. It is a multiple of kShareUnit.
@@ -58,23 +60,39 @@ struct Part {
 };
 inline constexpr int32_t kShareUnit = 64;
 
-// A weight matrix [rows, columns] as it lies in the file, or copied; rows are contiguous.
+// Some rows and columns of activations; columns at whole chunks.
+struct Block {
+  int32_t first_row, end_row;
+  int32_t first_column, end_column;
+};
+
+// A weight matrix [rows, columns]: row by row as in most files, or packed (packed.h).
 struct Matrix {
   const uint8_t* data;
   DType dtype;
   int32_t rows;
   int32_t columns;
-  size_t row_bytes;
+  bool packed;
+  size_t stride;  // bytes per row, or per panel of 16 rows
 };
 
-// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk.
+// Activations [rows, columns] as 8-bit integers: x ≈ codes · scale of the chunk. Rows are kept in tiles of
+// kActivationTile, so that a product finds those of all its rows at one address; the last rows have a tile of 1, 2, 4
+// or 8. The tile of `width` rows from row r starts at codes + r · columns, and likewise in scales and sums. There is
+// memory for whole tiles.
 struct QuantizedRows {
-  int8_t* codes;  // [rows, columns] −127 … 127
-  float* scales;  // [rows, columns / chunk]
-  int32_t* sums;  // [rows, columns / kSumGroup] sums of codes
+  int8_t* codes;  // per tile [columns / 4][width][4] −127 … 127
+  float* scales;  // per tile [columns / chunk][width]
+  int32_t* sums;  // per tile [columns / kSumGroup][width] sums of codes
   int32_t chunk;  // values per scale: the block size of the weights they meet (32 or 256)
   int32_t columns;
 };
+
+// Rows of the tile that begins at `row`.
+constexpr int32_t tile_width(int32_t row, int32_t num_rows) {
+  const int32_t left = num_rows - row;
+  return left > 4 ? kActivationTile : left > 2 ? 4 : left;
+}
 
 struct LinearArgs {
   float* out;              // [num_rows, weight.rows]
@@ -209,7 +227,8 @@ struct Kernels {
                    Part part);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int32_t num_rows,
                      int32_t columns, float eps, Part part);
-  void (*quantize_rows)(const QuantizedRows& out, const float* x, int32_t num_rows, Part part);
+  // x is [num_rows, out.columns]; makes the codes of a block of it.
+  void (*quantize_rows)(const QuantizedRows& out, const float* x, int32_t num_rows, Block block);
   void (*linear)(const LinearArgs& args, Part part);
   void (*rope)(const RopeArgs& args, Part part);
   void (*write_kv)(const WriteKvArgs& args, Part part);
@@ -217,6 +236,8 @@ struct Kernels {
   void (*silu_mul)(float* out, const float* gate, const float* up, int64_t count, Part part);
   void (*gelu)(float* out, const float* x, int64_t count, bool approximate, Part part);
   void (*add)(float* x, const float* y, int64_t count, Part part);
+  // Re-encodes panels first_panel … of a matrix stored by rows, exactly: out[num_panels · packed_panel_bytes()].
+  void (*pack)(uint8_t* out, const Matrix& source, int32_t first_panel, int32_t num_panels);
   // One row of logits; rows are shared out by the session.
   void (*sample)(const SampleArgs& args);
   // One panel of one of our own types; panels are shared out by the caller.
@@ -229,6 +250,11 @@ struct DTypeTraits {
   int32_t block_bytes;
 };
 DTypeTraits dtype_traits(DType dtype);
+
+// Bytes of a panel of 16 rows in the packed form of a type; 0 if it has none.
+size_t packed_panel_bytes(DType dtype, int32_t columns);
+// Whether files hold this type packed; all others are stored by rows.
+bool stored_packed(DType dtype);
 
 // The best table this processor and its operating system can run, lowered (never raised) to `limit` if given:
 // "scalar", "avx2", … Null if `limit` names no known level.

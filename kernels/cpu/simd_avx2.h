@@ -120,6 +120,16 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { return {_mm256_set1_epi32(a), _mm256_set1_epi32(a)}; }
 ENGINE_INLINE I32x16 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { return {load_256(p), load_256(p + 8)}; }
+ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(load_128(p)),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+ENGINE_INLINE I32x16 load_u8_pairs(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi16(load_128(p)), _mm256_cvtepu8_epi16(load_128(p + 16))};
+}
+ENGINE_INLINE I32x16 load_i8_pairs(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi16(load_128(p)), _mm256_cvtepi8_epi16(load_128(p + 16))};
+}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), a.hi);

@@ -103,6 +103,15 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { return {_mm512_set1_epi32(a)}; }
 ENGINE_INLINE I32x16 zero_i32() { return {_mm512_setzero_si512()}; }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+ENGINE_INLINE I32x16 load_u8_pairs(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+ENGINE_INLINE I32x16 load_i8_pairs(const uint8_t* p) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) { _mm512_storeu_si512(p, a.v); }
 ENGINE_INLINE void store_i8(int8_t* p, I32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));

@@ -113,6 +113,19 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { ENGINE_LANES(I32x16, vdupq_n_s32(a)); }
 ENGINE_INLINE I32x16 zero_i32() { return splat_i32(0); }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { ENGINE_LANES(I32x16, vld1q_s32(p + 4 * i)); }
+ENGINE_INLINE I32x16 load_u8(const uint8_t* p) {
+  const uint8x16_t bytes = vld1q_u8(p);
+  const uint16x8_t lo = vmovl_u8(vget_low_u8(bytes));
+  const uint16x8_t hi = vmovl_u8(vget_high_u8(bytes));
+  return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(lo))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(lo))),
+           vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(hi))), vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(hi)))}};
+}
+ENGINE_INLINE I32x16 load_u8_pairs(const uint8_t* p) {
+  ENGINE_LANES(I32x16, vreinterpretq_s32_u16(vmovl_u8(vld1_u8(p + 8 * i))));
+}
+ENGINE_INLINE I32x16 load_i8_pairs(const uint8_t* p) {
+  ENGINE_LANES(I32x16, vreinterpretq_s32_s16(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p + 8 * i)))));
+}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) {
   for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, a.v[i]);
 }

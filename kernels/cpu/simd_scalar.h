@@ -84,6 +84,13 @@ ENGINE_INLINE float max_lane(F32x16 a) {
 ENGINE_INLINE I32x16 splat_i32(int32_t a) { ENGINE_LANES(I32x16, a); }
 ENGINE_INLINE I32x16 zero_i32() { return splat_i32(0); }
 ENGINE_INLINE I32x16 load_i32(const int32_t* p) { ENGINE_LANES(I32x16, p[i]); }
+// 16 bytes; 32 bytes as pairs of int16.
+ENGINE_INLINE I32x16 load_u8(const uint8_t* p) { ENGINE_LANES(I32x16, p[i]); }
+ENGINE_INLINE I32x16 load_u8_pairs(const uint8_t* p) { ENGINE_LANES(I32x16, p[2 * i] | p[2 * i + 1] << 16); }
+ENGINE_INLINE I32x16 load_i8_pairs(const uint8_t* p) {
+  ENGINE_LANES(I32x16, (static_cast<int8_t>(p[2 * i]) & 0xffff) |
+                           static_cast<int32_t>(static_cast<uint32_t>(static_cast<int8_t>(p[2 * i + 1])) << 16));
+}
 ENGINE_INLINE void store_i32(int32_t* p, I32x16 a) { memcpy(p, a.lane, sizeof a.lane); }
 // Values must lie in −128 … 127.
 ENGINE_INLINE void store_i8(int8_t* p, I32x16 a) {

@@ -28,6 +28,8 @@ const ATTENTION_CHUNK = 256;
 const VECTOR = 16;
 /** Values per sum of 8-bit activations (kSumGroup in kernels.h). */
 const SUM_GROUP = 16;
+/** Rows of 8-bit activations that lie together (kActivationTile in kernels.h). */
+const ACTIVATION_TILE = 8;
 
 /** Exact sizes, from the plan alone: nothing has to be loaded for them. */
 export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPlan {
@@ -104,7 +106,8 @@ function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): numb
   for (const op of plan.ops) {
     if (op.op !== 'linear' || op.activations !== 'q8') continue;
     const { blockSize } = dtypes[dtypeInMemory(weights.entries[op.weight.id]!)];
-    const values = op.x.width * (op.x.rows === 'tokens' ? limits.maxTokens : limits.maxRows);
+    const rows = op.x.rows === 'tokens' ? limits.maxTokens : limits.maxRows;
+    const values = op.x.width * Math.ceil(rows / ACTIVATION_TILE) * ACTIVATION_TILE;
     valuesByBlock.set(blockSize, Math.max(valuesByBlock.get(blockSize) ?? 0, values));
   }
   return sum(

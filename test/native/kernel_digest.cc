@@ -133,6 +133,13 @@ void digest(const std::string& name, const Run& run) {
   }
 }
 
+// What must be the same in two ways of computing it.
+void require_equal(const Array<float>& a, const Array<float>& b, const std::string& name) {
+  if (memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0) return;
+  consistent = false;
+  fprintf(stderr, "%s differs between rows and panels\n", name.c_str());
+}
+
 std::string text(const char* format, auto... values) {
   char line[200];
   snprintf(line, sizeof line, format, values...);
@@ -163,11 +170,36 @@ Weight random_weight(Random& random, DType dtype, int32_t rows, int32_t columns)
       small(3);
     }
   }
-  Matrix matrix = {bytes.data(), dtype, rows, columns, row_bytes};
+  Matrix matrix = {bytes.data(), dtype, rows, columns, false, row_bytes};
+  return {std::move(bytes), matrix};
+}
+
+size_t num_panels(int32_t rows) { return static_cast<size_t>((rows + kPanelRows - 1) / kPanelRows); }
+
+// Random codes and factors of one of our own types; d and m, in the first line of a panel, are bfloat16.
+Weight random_packed(Random& random, DType dtype, int32_t rows, int32_t columns) {
+  const size_t panel_bytes = packed_panel_bytes(dtype, columns);
+  Array<uint8_t> bytes(num_panels(rows) * panel_bytes);
+  for (size_t i = 0; i < bytes.size(); i++) {
+    bytes[i] = static_cast<uint8_t>(random.bits());
+    if (i % panel_bytes < 64 && i % 2 == 1) bytes[i] = static_cast<uint8_t>(0x38 + bytes[i] % 8);  // 2^−16 … 2
+  }
+  Matrix matrix = {bytes.data(), dtype, rows, columns, true, panel_bytes};
+  return {std::move(bytes), matrix};
+}
+
+// The packed form of a matrix stored by rows.
+Weight packed(const Weight& weight) {
+  const Matrix& source = weight.matrix;
+  const size_t panel_bytes = packed_panel_bytes(source.dtype, source.columns);
+  Array<uint8_t> bytes(num_panels(source.rows) * panel_bytes);
+  kernels->pack(bytes.data(), source, 0, static_cast<int32_t>(num_panels(source.rows)));
+  Matrix matrix = {bytes.data(), source.dtype, source.rows, source.columns, true, panel_bytes};
   return {std::move(bytes), matrix};
 }
 
 constexpr int32_t kLastDType = 63;
+constexpr DType kOwnTypes[] = {DType::kInt8, DType::kInt4, DType::kInt4G64, DType::kInt4G128, DType::kInt4Sym};
 
 // Calls f for every storage type there is.
 void for_each_dtype(const std::function<void(DType, int32_t block_size)>& f) {
@@ -192,6 +224,13 @@ void digest_embeddings() {
       in_parts([&](Part part) { kernels->embed(out.data(), table.matrix, ids, 5, part); });
       hash.add(out);
     });
+    if (packed_panel_bytes(dtype, columns) > 0) {
+      const Weight panels = packed(table);
+      Array<float> of_rows(start.size()), of_panels(start.size());
+      kernels->embed(of_rows.data(), table.matrix, ids, 5, {0, 1});
+      kernels->embed(of_panels.data(), panels.matrix, ids, 5, {0, 1});
+      require_equal(of_rows, of_panels, text("embed type %d", static_cast<int>(dtype)));
+    }
     digest(text("add_rows type %d", static_cast<int>(dtype)), [&](auto in_parts, Hash& hash) {
       Array<float> x(start.size());
       memcpy(x.data(), start.data(), start.size() * sizeof(float));
@@ -211,10 +250,15 @@ struct Quantized {
   Array<float> scales;
   Array<int32_t> sums;
   Quantized(size_t rows, size_t columns, size_t chunk)
-      : codes(rows * columns), scales(rows * columns / chunk), sums(rows * columns / kSumGroup) {}
+      : codes(whole_tiles(rows) * columns),
+        scales(whole_tiles(rows) * columns / chunk),
+        sums(whole_tiles(rows) * columns / kSumGroup) {}
   QuantizedRows rows(int32_t chunk, int32_t columns) const {
     return {codes.data(), scales.data(), sums.data(), chunk, columns};
   }
+
+ private:
+  static size_t whole_tiles(size_t rows) { return (rows + kActivationTile - 1) / kActivationTile * kActivationTile; }
 };
 
 void digest_quantize_rows() {
@@ -231,7 +275,10 @@ void digest_quantize_rows() {
       }
       digest(text("quantize_rows chunk %d%s", chunk, special ? " special" : ""), [&](auto in_parts, Hash& hash) {
         const Quantized out(7, static_cast<size_t>(columns), static_cast<size_t>(chunk));
-        in_parts([&](Part part) { kernels->quantize_rows(out.rows(chunk, columns), x.data(), 7, part); });
+        in_parts([&](Part part) {  // by columns
+          const int32_t begin = 5 * part.index / part.count * chunk, end = 5 * (part.index + 1) / part.count * chunk;
+          kernels->quantize_rows(out.rows(chunk, columns), x.data(), 7, {0, 7, begin, end});
+        });
         hash.add(out.codes);
         hash.add(out.scales);
         hash.add(out.sums);
@@ -241,7 +288,7 @@ void digest_quantize_rows() {
 }
 
 void digest_quantize_panel() {
-  for (const DType dtype : {DType::kInt8, DType::kInt4, DType::kInt4G64, DType::kInt4G128, DType::kInt4Sym}) {
+  for (const DType dtype : kOwnTypes) {
     const int32_t columns = 3 * 128;
     Random random(8);
     for (const bool special : {false, true}) {
@@ -274,43 +321,67 @@ void digest_quantize_panel() {
   }
 }
 
+void digest_linear_of(const Weight& weight, const Weight* packed_weight, int32_t tokens, Random& random) {
+  const auto [data, dtype, rows, columns, is_packed, stride] = weight.matrix;
+  const int32_t block_size = dtype_traits(dtype).block_size;
+  const Array<float> x = random_floats(random, static_cast<size_t>(tokens) * static_cast<size_t>(columns));
+  const Array<float> bias = random_floats(random, static_cast<size_t>(rows));
+  const Array<uint8_t> scratch(scratch_bytes(tokens, columns, 1, 1));
+  for (const bool q8 : {false, true}) {
+    if (q8 && block_size == 1) continue;
+    const Quantized codes(static_cast<size_t>(tokens), static_cast<size_t>(columns), static_cast<size_t>(block_size));
+    const QuantizedRows q = codes.rows(block_size, columns);
+    if (q8) kernels->quantize_rows(q, x.data(), tokens, {0, tokens, 0, columns});
+    const auto multiply = [&](const Matrix& matrix, Array<float>& out, Part part) {
+      kernels->linear({.out = out.data(),
+                       .x = x.data(),
+                       .q = q8 ? &q : nullptr,
+                       .num_rows = tokens,
+                       .weight = matrix,
+                       .bias = tokens % 2 == 1 ? bias.data() : nullptr,
+                       .scratch = scratch.data()},
+                      part);
+    };
+    const size_t out_size = static_cast<size_t>(tokens) * static_cast<size_t>(rows);
+    const auto name =
+        text("linear %s type %d, %d rows, %d tokens", q8 ? "q8" : "f32", static_cast<int>(dtype), rows, tokens);
+    digest(name, [&](auto in_parts, Hash& hash) {
+      Array<float> out(out_size);
+      in_parts([&](Part part) { multiply(weight.matrix, out, part); });
+      hash.add(out);
+    });
+    if (packed_weight == nullptr) continue;
+    Array<float> of_rows(out_size), of_panels(out_size);
+    multiply(weight.matrix, of_rows, {0, 1});
+    for (int32_t index = 0; index < 2; index++) multiply(packed_weight->matrix, of_panels, {index, 2});
+    require_equal(of_rows, of_panels, name);
+  }
+}
+
 void digest_linear() {
   for_each_dtype([](DType dtype, int32_t block_size) {
     const int32_t columns = some_columns(block_size);
     for (const int32_t rows : {1, 69, 33}) {
-      for (const int32_t tokens : {1, 2, 3, 5, 12}) {
+      for (const int32_t tokens : {1, 2, 3, 5, 12, 21}) {
         Random random(3);
         const Weight weight = random_weight(random, dtype, rows, columns);
-        const size_t x_size = static_cast<size_t>(tokens) * static_cast<size_t>(columns);
-        const Array<float> x = random_floats(random, x_size);
-        const Array<float> bias = random_floats(random, static_cast<size_t>(rows));
-        const Array<uint8_t> scratch(scratch_bytes(tokens, columns, 1, 1));
-        for (const bool q8 : {false, true}) {
-          if (q8 && block_size == 1) continue;
-          const Quantized codes(static_cast<size_t>(tokens), static_cast<size_t>(columns),
-                                static_cast<size_t>(block_size));
-          const QuantizedRows q = codes.rows(block_size, columns);
-          if (q8) kernels->quantize_rows(q, x.data(), tokens, {0, 1});
-          const auto name =
-              text("linear %s type %d, %d rows, %d tokens", q8 ? "q8" : "f32", static_cast<int>(dtype), rows, tokens);
-          digest(name, [&](auto in_parts, Hash& hash) {
-            Array<float> out(static_cast<size_t>(tokens) * static_cast<size_t>(rows));
-            in_parts([&](Part part) {
-              kernels->linear({.out = out.data(),
-                               .x = x.data(),
-                               .q = q8 ? &q : nullptr,
-                               .num_rows = tokens,
-                               .weight = weight.matrix,
-                               .bias = tokens % 2 == 1 ? bias.data() : nullptr,
-                               .scratch = scratch.data()},
-                              part);
-            });
-            hash.add(out);
-          });
+        if (packed_panel_bytes(dtype, columns) > 0) {
+          const Weight panels = packed(weight);
+          digest_linear_of(weight, &panels, tokens, random);
+        } else {
+          digest_linear_of(weight, nullptr, tokens, random);
         }
       }
     }
   });
+  for (const DType dtype : kOwnTypes) {
+    for (const int32_t rows : {1, 69}) {
+      for (const int32_t tokens : {1, 2, 3, 5, 12, 21}) {
+        Random random(8);
+        digest_linear_of(random_packed(random, dtype, rows, 640), nullptr, tokens, random);
+      }
+    }
+  }
 }
 
 // --- elementwise

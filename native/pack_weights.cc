@@ -1,0 +1,115 @@
+#include "native/pack_weights.h"
+
+#include <algorithm>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <system_error>
+#include <thread>
+
+#include "native/quantize.h"
+
+namespace engine {
+namespace {
+
+// A thread takes about this much of a matrix at once, bytes of panels.
+constexpr size_t kPieceBytes = size_t{1} << 20;
+
+struct Piece {
+  const PackJob* job;
+  int32_t first, count;  // panels
+};
+
+std::vector<Piece> PiecesOf(const std::vector<PackJob>& jobs) {
+  std::vector<Piece> pieces;
+  for (const PackJob& job : jobs) {
+    const int32_t panels = (job.weight->rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
+    const auto step = static_cast<int32_t>(std::max<size_t>(1, kPieceBytes / job.panel_bytes));
+    for (int32_t first = 0; first < panels; first += step) {
+      pieces.push_back({&job, first, std::min(step, panels - first)});
+    }
+  }
+  return pieces;
+}
+
+class Packer {
+ public:
+  Packer(const kernels::Kernels& kernels, const std::vector<PackJob>& jobs, const std::atomic<bool>& cancelled)
+      : kernels_(kernels), pieces_(PiecesOf(jobs)), cancelled_(cancelled) {
+    for (const PackJob& job : jobs) max_columns_ = std::max(max_columns_, job.weight->columns);
+  }
+
+  Failure Run(int32_t num_threads) {
+    std::vector<std::thread> helpers;
+    try {
+      for (int32_t i = 1; i < num_threads; i++) helpers.emplace_back(&Packer::Work, this);
+    } catch (const std::system_error&) {
+      // A limit on threads: fewer do the same work.
+    }
+    Work();
+    for (std::thread& helper : helpers) helper.join();
+    return cancelled_.load(std::memory_order_relaxed) ? Disposed() : failure_;
+  }
+
+ private:
+  void Work() {
+    std::optional<PanelQuantizer> quantizer;
+    try {
+      while (!stop_.load(std::memory_order_relaxed) && !cancelled_.load(std::memory_order_relaxed)) {
+        const size_t next = next_.fetch_add(1, std::memory_order_relaxed);
+        if (next >= pieces_.size()) return;
+        if (Failure failure = Make(pieces_[next], &quantizer)) return Fail(std::move(failure));
+      }
+    } catch (const std::bad_alloc&) {
+      Fail(OutOfMemory(0, "quantising weights"));
+    }
+  }
+
+  Failure Make(const Piece& piece, std::optional<PanelQuantizer>* quantizer) const {
+    const PackJob& job = *piece.job;
+    const WeightInfo& weight = *job.weight;
+    const uint8_t* source = job.file->data() + weight.offset;
+    uint8_t* out = job.out + static_cast<size_t>(piece.first) * job.panel_bytes;
+    if (weight.quantize_to != weight.dtype) {
+      if (!*quantizer) quantizer->emplace(kernels_, max_columns_);
+      for (int32_t i = 0; i < piece.count; i++, out += job.panel_bytes) {
+        if (Failure failure =
+                (*quantizer)
+                    ->Quantize(weight, *job.name, source, weight.quantize_to, piece.first + i, {}, out, nullptr)) {
+          return failure;
+        }
+      }
+      if (weight.transposed_stride > 0) return {};  // other panels have values on the same pages
+    } else {
+      kernels_.pack(out, {source, weight.dtype, weight.rows, weight.columns, false, weight.row_bytes()}, piece.first,
+                    piece.count);
+    }
+    const size_t bytes_per_panel = kernels::kPanelRows * weight.row_bytes();
+    job.file->Release(static_cast<size_t>(weight.offset) + static_cast<size_t>(piece.first) * bytes_per_panel,
+                      static_cast<size_t>(piece.count) * bytes_per_panel);
+    return {};
+  }
+
+  void Fail(Failure failure) {
+    const std::lock_guard lock(mutex_);
+    if (!stop_.exchange(true)) failure_ = std::move(failure);
+  }
+
+  const kernels::Kernels& kernels_;
+  const std::vector<Piece> pieces_;
+  const std::atomic<bool>& cancelled_;
+  int32_t max_columns_ = 1;
+  std::atomic<size_t> next_ = 0;
+  std::atomic<bool> stop_ = false;
+  std::mutex mutex_;
+  Failure failure_;
+};
+
+}  // namespace
+
+Failure PackWeights(const kernels::Kernels& kernels, const std::vector<PackJob>& jobs, int32_t num_threads,
+                    const std::atomic<bool>& cancelled) {
+  return Packer(kernels, jobs, cancelled).Run(num_threads);
+}
+
+}  // namespace engine
