@@ -35,12 +35,17 @@ StepWork::StepWork(const StepContext& context, int32_t num_threads, double chunk
 }
 
 int32_t StepWork::NextStage() {
-  const auto num_stages = static_cast<int64_t>(context_.schedule.stages.size());
+  const std::vector<Stage>& stages = context_.schedule.stages;
+  const auto num_stages = static_cast<int64_t>(stages.size());
   stage_++;
   if (stage_ > num_stages) return 0;
-  num_chunks_ = stage_ < num_stages ? ShareOut(context_.schedule.stages[static_cast<size_t>(stage_)])
-                                    : std::clamp(context_.NumRows(Rows::kLogits), 1, num_threads_ * kChunksPerThread);
+  num_chunks_ = stage_ < num_stages ? ShareOut(stages[static_cast<size_t>(stage_)]) : ShareOutSampling();
   return num_chunks_;
+}
+
+int32_t StepWork::ShareOutSampling() const {
+  if (num_threads_ == 1) return 1;
+  return std::clamp(context_.NumRows(Rows::kLogits), 1, num_threads_ * kChunksPerThread);
 }
 
 int32_t StepWork::ShareOut(const Stage& stage) {

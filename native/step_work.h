@@ -19,6 +19,7 @@ class StepWork final : public Work {
 
  private:
   int32_t ShareOut(const Stage& stage);
+  int32_t ShareOutSampling() const;
   int32_t NumChunks(const Task& task, double time, double chunk_time) const;
   int32_t MostChunks(const Task& task) const;
 

@@ -78,7 +78,7 @@ bool Team::Run(Work* work, int32_t num_threads) {
     work_begin = wait_end;
     num_chunks = 0;
   }
-  interference_.End(Interference::Clock::now());
+  if (num_threads > 1) interference_.End(Interference::Clock::now());
   return completed_;
 }
 
