@@ -15,23 +15,8 @@ namespace engine {
 namespace {
 
 using kernels::DType;
-using kernels::kPackedRows;
+using kernels::kPanelRows;
 using kernels::PanelLayout;
-
-size_t BlockBytes(DType dtype, int32_t columns) {
-  const kernels::DTypeTraits traits = kernels::dtype_traits(dtype);
-  return static_cast<size_t>(columns / traits.block_size) * static_cast<size_t>(traits.block_bytes);
-}
-
-// Bytes from a weight's first to the end of its last value.
-uint64_t Extent(const WeightInfo& weight) {
-  if (weight.transposed_stride == 0) {
-    return static_cast<uint64_t>(weight.rows) * BlockBytes(weight.dtype, weight.columns);
-  }
-  const uint64_t values = static_cast<uint64_t>(weight.columns - 1) * static_cast<uint64_t>(weight.transposed_stride) +
-                          static_cast<uint64_t>(weight.rows);
-  return values * BlockBytes(weight.dtype, 1);
-}
 
 float ReadBf16(const uint8_t* p) {
   uint16_t bits;
@@ -49,12 +34,12 @@ void AddSums(const PanelLayout& layout, const uint8_t* panel, const float* rows,
     if (place == 0 && g > 0) {
       unit += kernels::kLineBytes + static_cast<size_t>(layout.groups_per_unit) * bytes_per_group;
     }
-    const uint8_t* factors = unit + place * kPackedRows;
+    const uint8_t* factors = unit + place * kPanelRows;
     const uint8_t* codes = unit + kernels::kLineBytes + static_cast<size_t>(place) * bytes_per_group;
-    for (int32_t r = 0; r < kPackedRows; r++) {
+    for (int32_t r = 0; r < kPanelRows; r++) {
       const float scale = ReadBf16(panel + 2 * r) * static_cast<float>(factors[r]);
-      const float shift = layout.mins ? ReadBf16(panel + 2 * (kPackedRows + r)) *
-                                            static_cast<float>(factors[layout.groups_per_unit * kPackedRows + r])
+      const float shift = layout.mins ? ReadBf16(panel + 2 * (kPanelRows + r)) *
+                                            static_cast<float>(factors[layout.groups_per_unit * kPanelRows + r])
                                       : 0.0f;
       const float* row = rows + static_cast<size_t>(r) * static_cast<size_t>(columns) + g * layout.group_size;
       double error = 0, square = 0;
@@ -90,31 +75,29 @@ bool CanQuantize(DType target, int32_t columns) {
   return layout.group_size > 0 && columns > 0 && columns % layout.group_size == 0;
 }
 
-size_t QuantizedPanelBytes(DType target, int32_t columns) {
-  return kernels::own_panel_bytes(kernels::panel_layout(target), columns);
-}
+size_t QuantizedPanelBytes(DType target, int32_t columns) { return kernels::packed_panel_bytes(target, columns); }
 
 PanelQuantizer::PanelQuantizer(const kernels::Kernels& kernels, int32_t columns)
     : kernels_(kernels),
-      rows_(static_cast<size_t>(kPackedRows) * static_cast<size_t>(columns)),
+      rows_(static_cast<size_t>(kPanelRows) * static_cast<size_t>(columns)),
       scratch_(kernels::quantize_scratch_floats(columns)) {}
 
 // Rows first … first + 15 as floats, zeros past the last.
 void PanelQuantizer::ReadRows(const WeightInfo& weight, const uint8_t* source, int32_t first) {
   const auto columns = static_cast<size_t>(weight.columns);
-  const int32_t count = std::min(kPackedRows, weight.rows - first);
+  const int32_t count = std::min(kPanelRows, weight.rows - first);
   std::fill(rows_.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(count) * columns), rows_.end(), 0.0f);
   if (weight.transposed_stride == 0) {
-    const size_t row_bytes = BlockBytes(weight.dtype, weight.columns);
+    const size_t row_bytes = weight.row_bytes();
     for (int32_t r = 0; r < count; r++) {
       kernels::dequantize_row(rows_.data() + static_cast<size_t>(r) * columns, weight.dtype,
                               source + static_cast<size_t>(first + r) * row_bytes, weight.columns);
     }
     return;
   }
-  const size_t value_bytes = BlockBytes(weight.dtype, 1);
+  const auto value_bytes = static_cast<size_t>(kernels::dtype_traits(weight.dtype).block_bytes);
   for (size_t c = 0; c < columns; c++) {
-    float values[kPackedRows];
+    float values[kPanelRows];
     const size_t place = c * static_cast<size_t>(weight.transposed_stride) + static_cast<size_t>(first);
     kernels::dequantize_row(values, weight.dtype, source + place * value_bytes, count);
     for (int32_t r = 0; r < count; r++) rows_[static_cast<size_t>(r) * columns + c] = values[r];
@@ -123,8 +106,8 @@ void PanelQuantizer::ReadRows(const WeightInfo& weight, const uint8_t* source, i
 
 Failure PanelQuantizer::Quantize(const WeightInfo& weight, const std::string& name, const uint8_t* source, DType target,
                                  int32_t panel, const ErrorModel& errors, uint8_t* out, QuantizeSums* sums) {
-  const int32_t first = panel * kPackedRows;
-  rows_.resize(static_cast<size_t>(kPackedRows) * static_cast<size_t>(weight.columns));
+  const int32_t first = panel * kPanelRows;
+  rows_.resize(static_cast<size_t>(kPanelRows) * static_cast<size_t>(weight.columns));
   ReadRows(weight, source, first);
   for (size_t i = 0; i < rows_.size(); i++) {
     if (std::isfinite(rows_[i])) continue;
@@ -194,7 +177,7 @@ Failure QuantizeMatrix(const QuantizeRequest& request, const std::atomic<bool>& 
                        size_t out_bytes, QuantizeSums* sums) {
   const WeightInfo& weight = request.weight;
   const int32_t block_size = kernels::dtype_traits(weight.dtype).block_size;
-  const int32_t most_panels = weight.rows > 0 ? (weight.rows - 1) / kPackedRows + 1 : 0;
+  const int32_t most_panels = weight.rows > 0 ? (weight.rows - 1) / kPanelRows + 1 : 0;
   const bool shaped = block_size > 0 && !CanQuantize(weight.dtype, weight.columns) && weight.columns > 0 &&
                       weight.columns % block_size == 0 &&
                       (weight.transposed_stride == 0 || (block_size == 1 && weight.transposed_stride >= weight.rows)) &&
@@ -206,7 +189,7 @@ Failure QuantizeMatrix(const QuantizeRequest& request, const std::atomic<bool>& 
   }
   MappedFile file;
   if (Failure failure = file.Open(request.file)) return failure;
-  const uint64_t extent = Extent(weight), offset = static_cast<uint64_t>(weight.offset);
+  const uint64_t extent = weight.extent(), offset = static_cast<uint64_t>(weight.offset);
   if (extent > file.size() || offset > file.size() - extent) {
     return {"FORMAT_INVALID",
             {{"path", request.file.path},

@@ -65,6 +65,7 @@ void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_th
     codes_[i] = {.codes = carver->Take<int8_t>(elements),
                  .scales = carver->Take<float>(elements / static_cast<uint64_t>(chunk)),
                  .sums = carver->Take<int32_t>(elements / kernels::kSumGroup),
+                 .scaled_sums = carver->Take<float>(elements / static_cast<uint64_t>(chunk)),
                  .chunk = chunk,
                  .columns = 0};
   }

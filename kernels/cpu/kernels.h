@@ -81,10 +81,11 @@ struct Matrix {
 // or 8. The tile of `width` rows from row r starts at codes + r · columns, and likewise in scales and sums. There is
 // memory for whole tiles.
 struct QuantizedRows {
-  int8_t* codes;  // per tile [columns / 4][width][4] −127 … 127
-  float* scales;  // per tile [columns / chunk][width]
-  int32_t* sums;  // per tile [columns / kSumGroup][width] sums of codes
-  int32_t chunk;  // values per scale: the block size of the weights they meet (32 or 256)
+  int8_t* codes;       // per tile [columns / 4][width][4] −127 … 127
+  float* scales;       // per tile [columns / chunk][width]
+  int32_t* sums;       // per tile [columns / kSumGroup][width] sums of codes
+  float* scaled_sums;  // per tile [columns / chunk][width] scale · sum of the chunk's codes
+  int32_t chunk;       // values per scale: the block size of the weights they meet (32 or 256)
   int32_t columns;
 };
 
@@ -205,7 +206,7 @@ struct SampleArgs {
 };
 
 struct QuantizePanelArgs {
-  uint8_t* out;           // own_panel_bytes (quantize_panel.h)
+  uint8_t* out;           // packed_panel_bytes
   DType dtype;            // one of our own
   const float* rows;      // [16, columns], finite
   int32_t columns;        // a multiple of the type's group

@@ -1,4 +1,4 @@
-// Our own storage types (kInt4 … kInt8) as the quantiser sees them; src/tensor/packed.ts describes the panels.
+// Our own storage types (kInt4 … kInt8) as the quantiser sees them; packed.h describes the panels.
 #pragma once
 
 #include "kernels.h"
@@ -6,7 +6,6 @@
 namespace engine::kernels {
 namespace {
 
-inline constexpr int32_t kPackedRows = 16;
 inline constexpr int32_t kLineBytes = 64;
 inline constexpr int32_t kCodeBlock = 32;  // values of k whose codes lie together
 
@@ -37,21 +36,13 @@ constexpr PanelLayout panel_layout(DType dtype) {
 
 // Bytes of the codes of one group.
 constexpr size_t group_bytes(const PanelLayout& layout) {
-  return static_cast<size_t>(kPackedRows) * static_cast<size_t>(layout.group_size * layout.bits / 8);
-}
-
-// Columns are a multiple of the group size.
-constexpr size_t own_panel_bytes(const PanelLayout& layout, int32_t columns) {
-  const int32_t groups = columns / layout.group_size;
-  const int32_t units = (groups + layout.groups_per_unit - 1) / layout.groups_per_unit;
-  return static_cast<size_t>(kLineBytes) * static_cast<size_t>(1 + units) +
-         static_cast<size_t>(groups) * group_bytes(layout);
+  return static_cast<size_t>(kPanelRows) * static_cast<size_t>(layout.group_size * layout.bits / 8);
 }
 
 // Scratch of Kernels::quantize_panel: the rows, transposed, and a scale and a shift per row and group.
 constexpr size_t quantize_scratch_floats(int32_t columns) {
   const auto groups = static_cast<size_t>((columns + kCodeBlock - 1) / kCodeBlock);
-  return static_cast<size_t>(kPackedRows) * (static_cast<size_t>(columns) + 2 * groups);
+  return static_cast<size_t>(kPanelRows) * (static_cast<size_t>(columns) + 2 * groups);
 }
 
 }  // namespace

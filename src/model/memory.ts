@@ -30,6 +30,8 @@ const VECTOR = 16;
 const SUM_GROUP = 16;
 /** Rows of 8-bit activations that lie together (kActivationTile in kernels.h). */
 const ACTIVATION_TILE = 8;
+/** Areas for codes of one block size: one is read while the next is written. */
+const CODES_AREAS = 2;
 
 /** Exact sizes, from the plan alone: nothing has to be loaded for them. */
 export function memoryPlan(model: LoadedModel, limits: SessionLimits): MemoryPlan {
@@ -100,7 +102,7 @@ function repackedBytes(dtype: DType, rows: number, columns: number): number | nu
   return bytes === undefined || rows < PANEL_ROWS ? null : Math.ceil(rows / PANEL_ROWS) * bytes(columns);
 }
 
-/** Inputs of linears as 8-bit integers: one area per block size, as large as its largest input. */
+/** Inputs of linears as 8-bit integers: as large as the largest input of each block size. */
 function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): number {
   const valuesByBlock = new Map<number, number>();
   for (const op of plan.ops) {
@@ -113,7 +115,10 @@ function codesBytes({ plan, weights }: LoadedModel, limits: SessionLimits): numb
   return sum(
     [...valuesByBlock].map(
       ([blockSize, values]) =>
-        aligned(values) + aligned((values / blockSize) * FLOAT_BYTES) + aligned((values / SUM_GROUP) * FLOAT_BYTES),
+        CODES_AREAS *
+        (aligned(values) +
+          2 * aligned((values / blockSize) * FLOAT_BYTES) +
+          aligned((values / SUM_GROUP) * FLOAT_BYTES)),
     ),
   );
 }

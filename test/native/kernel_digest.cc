@@ -249,12 +249,14 @@ struct Quantized {
   Array<int8_t> codes;
   Array<float> scales;
   Array<int32_t> sums;
+  Array<float> scaled_sums;
   Quantized(size_t rows, size_t columns, size_t chunk)
       : codes(whole_tiles(rows) * columns),
         scales(whole_tiles(rows) * columns / chunk),
-        sums(whole_tiles(rows) * columns / kSumGroup) {}
+        sums(whole_tiles(rows) * columns / kSumGroup),
+        scaled_sums(whole_tiles(rows) * columns / chunk) {}
   QuantizedRows rows(int32_t chunk, int32_t columns) const {
-    return {codes.data(), scales.data(), sums.data(), chunk, columns};
+    return {codes.data(), scales.data(), sums.data(), scaled_sums.data(), chunk, columns};
   }
 
  private:
@@ -282,6 +284,7 @@ void digest_quantize_rows() {
         hash.add(out.codes);
         hash.add(out.scales);
         hash.add(out.sums);
+        hash.add(out.scaled_sums);
       });
     }
   }
@@ -306,7 +309,7 @@ void digest_quantize_panel() {
         const auto name = text("quantize_panel type %d%s%s", static_cast<int>(dtype), special ? " special" : "",
                                calibrated ? " calibrated" : "");
         digest(name, [&](auto, Hash& hash) {
-          Array<uint8_t> out(own_panel_bytes(panel_layout(dtype), columns));
+          Array<uint8_t> out(packed_panel_bytes(dtype, columns));
           kernels->quantize_panel({.out = out.data(),
                                    .dtype = dtype,
                                    .rows = rows.data(),
