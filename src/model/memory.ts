@@ -30,7 +30,7 @@ const VECTOR = 16;
 const SUM_GROUP = 16;
 /** Rows of 8-bit activations that lie together (kActivationTile in kernels.h). */
 const ACTIVATION_TILE = 8;
-/** Areas for codes of one block size: one is read while the next is written. */
+/** Areas for codes of one block size, at most: one is read while the next is written. */
 const CODES_AREAS = 2;
 
 /** Exact sizes, from the plan alone: nothing has to be loaded for them. */

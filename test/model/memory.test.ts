@@ -29,7 +29,7 @@ test('memory is counted exactly', () => {
   expect(plan.kvBytesPerToken).toBe(2 * 2 * 16 * 2);
   expect(plan.kvCache).toBe(plan.kvBytesPerToken * 80);
   const { arenaWidths } = model.plan;
-  const codes = 32 * 32 + 32 * 4 + 32 * 2 * 4;
+  const codes = 2 * (32 * 32 + 2 * (32 * 4) + 32 * 2 * 4); // codes, scales and scaled sums, sums: in two areas
   const exchanged = 5 * 64; // of 4 heads, an output padded to 16, a maximum and a sum each
   expect(plan.activations).toBe(4 * (32 * arenaWidths.tokens + 4 * arenaWidths.logits) + codes + exchanged);
   expect(plan.ropeTables).toBe(2 * 64 * 4 * 4);
