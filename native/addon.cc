@@ -14,6 +14,7 @@
 #include <variant>
 
 #include "native/gptq.h"
+#include "native/measure.h"
 #include "native/quantize.h"
 #include "native/session.h"
 
@@ -465,6 +466,37 @@ Napi::Value MakeErrorModelTask(const Napi::CallbackInfo& info) {
   });
 }
 
+// measure(request, { nanoseconds, measured }): see NativeMeasureRequest in src/backend/native-loader.ts
+Napi::Value MeasureTask(const Napi::CallbackInfo& info) {
+  const auto request = info[0].As<Napi::Object>();
+  const auto arrays = info[1].As<Napi::Object>();
+  const auto integer = [&](const char* name) { return request.Get(name).ToNumber().Int32Value(); };
+  MeasureRequest work = {};
+  work.kernel.kernels = kernels::select(request.Get("isa").ToString().Utf8Value().c_str());
+  work.kernel.what = request.Get("what").ToString();
+  work.kernel.dtype = integer("dtype");
+  work.kernel.rows = integer("rows");
+  work.kernel.columns = integer("columns");
+  work.kernel.tokens = integer("tokens");
+  work.kernel.threads = integer("threads");
+  work.kernel.cold_bytes = static_cast<uint64_t>(std::max<int64_t>(0, request.Get("coldBytes").ToNumber()));
+  work.oversubscribed = request.Get("oversubscribed").ToBoolean();
+  work.budget = request.Get("budget").ToNumber().DoubleValue();
+  Arrays typed(info.Env());
+  const std::span<double> nanoseconds = typed.Get<double>(arrays.Get("nanoseconds"));
+  const std::span<double> results = typed.Get<double>(arrays.Get("measured"));
+  const bool fits = typed.ok() && results.size() == 3;
+  return Task::Start(info.Env(), arrays, [=](const std::atomic<bool>& cancelled) -> Failure {
+    if (!fits) return Internal(kWrongArrays);
+    Measured measured;
+    Failure failure = Measure(work, cancelled, nanoseconds, &measured);
+    results[0] = static_cast<double>(measured.runs);
+    results[1] = measured.bytes;
+    results[2] = measured.operations;
+    return failure;
+  });
+}
+
 // isa(limit?): the best instruction set up to `limit`; null for an unknown name.
 Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
   const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
@@ -479,6 +511,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("Session", SessionObject::Define(env));
   exports.Set("addGram", Napi::Function::New<AddGramTask>(env, "addGram"));
   exports.Set("makeErrorModel", Napi::Function::New<MakeErrorModelTask>(env, "makeErrorModel"));
+  exports.Set("measure", Napi::Function::New<MeasureTask>(env, "measure"));
   exports.Set("quantizeMatrix", Napi::Function::New<QuantizeMatrixTask>(env, "quantizeMatrix"));
   return exports;
 }

@@ -8,6 +8,7 @@
 #include "elementwise.inc"
 #include "linear.inc"
 #include "pack.inc"
+#include "peaks.inc"
 #include "quantize_panel.inc"
 #include "quantize_rows.inc"
 #include "sample.inc"
@@ -32,6 +33,9 @@ const Kernels ENGINE_ISA_TABLE = {
     .pack = pack,
     .sample = sample,
     .quantize_panel = quantize_panel,
+    .read_bytes = read_bytes,
+    .multiply_add = multiply_add,
+    .multiply_codes = multiply_codes,
 };
 
 }  // namespace engine::kernels

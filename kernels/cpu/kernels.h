@@ -243,7 +243,20 @@ struct Kernels {
   void (*sample)(const SampleArgs& args);
   // One panel of one of our own types; panels are shared out by the caller.
   void (*quantize_panel)(const QuantizePanelArgs& args);
+
+  // Peaks of one thread (peaks.inc); what they return keeps compilers from leaving the work out.
+  // Reads `bytes`, a multiple of kReadUnit.
+  int32_t (*read_bytes)(const uint8_t* data, int64_t bytes);
+  // steps · kMultiplyAddStep multiply-adds of floats in registers.
+  float (*multiply_add)(int64_t steps);
+  // steps · kDotStep multiply-adds of codes of 4, 5, 6 or 8 bits with 8-bit activations; values [kDotValues] 0 … 127.
+  int32_t (*multiply_codes)(const int8_t* values, int32_t bits, int64_t steps);
 };
+
+inline constexpr int64_t kReadUnit = 512;  // bytes
+inline constexpr int64_t kMultiplyAddStep = 192;
+inline constexpr int64_t kDotStep = 8192;
+inline constexpr int64_t kDotValues = 256;
 
 // Values and bytes per block of a storage type; block_size is 0 for an unknown type.
 struct DTypeTraits {

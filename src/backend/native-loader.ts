@@ -24,6 +24,30 @@ export interface NativeAddon {
     request: { readonly columns: number; readonly damping: number; readonly threads: number },
     arrays: { readonly gram: Float64Array; readonly weights: Float32Array; readonly feedback: Float32Array },
   ): NativeTask;
+  /**
+   * Times a kernel: nanoseconds [runs at most] of each run; measured [3]: runs, bytes and operations of one
+   * (native/measure.h).
+   */
+  measure(
+    request: NativeMeasureRequest,
+    arrays: { readonly nanoseconds: Float64Array; readonly measured: Float64Array },
+  ): NativeTask;
+}
+
+/** What the sizes mean is in native/measured_kernel.h; dtype is the id of a storage type. */
+export interface NativeMeasureRequest {
+  readonly what: string;
+  readonly isa: string;
+  readonly dtype: number;
+  readonly rows: number;
+  readonly columns: number;
+  readonly tokens: number;
+  readonly threads: number;
+  readonly oversubscribed: boolean;
+  /** Bytes that make data cold. */
+  readonly coldBytes: number;
+  /** Nanoseconds. */
+  readonly budget: number;
 }
 
 /** Work without a session, on threads of its own. */
