@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <vector>
 
 #include "native/memory.h"
+#include "native/processor.h"
 #include "native/team.h"
 
 namespace engine {
@@ -16,11 +18,12 @@ constexpr int32_t kChunksPerThread = 2;
 
 using Clock = std::chrono::steady_clock;
 
-// Where threads wait until all of them are on a processor at the same moment: two that take turns on one processor
-// arrive there too, but not twice within a few microseconds.
+// Where threads wait until all of them are on processors at the same moment: two that take turns on one arrive there
+// too, but not twice within a few microseconds. One that is where another was moves on: a scheduler that has much else
+// to do would leave them there for long.
 class Meeting {
  public:
-  explicit Meeting(int32_t threads) : threads_(threads) {}
+  explicit Meeting(int32_t threads) : threads_(threads), processors_(static_cast<size_t>(threads)) {}
 
   // While nobody attends.
   void Begin() {
@@ -30,7 +33,7 @@ class Meeting {
   }
 
   // Returns when all threads attend; at the latest soon after kMaxTime, or when `cancelled` is set.
-  void Attend(const std::atomic<bool>& cancelled) {
+  void Attend(int32_t thread, const std::atomic<bool>& cancelled) {
     while (!over_.load(std::memory_order_acquire) && !cancelled.load(std::memory_order_relaxed)) {
       const uint32_t round = round_.load(std::memory_order_acquire);
       if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
@@ -43,14 +46,25 @@ class Meeting {
         while (round_.load(std::memory_order_acquire) == round && !cancelled.load(std::memory_order_relaxed)) {
         }
       }
+      if (!over_.load(std::memory_order_acquire)) Spread(thread);
     }
   }
 
  private:
+  void Spread(int32_t thread) {
+    const int processor = CurrentProcessor();
+    processors_[static_cast<size_t>(thread)].store(processor, std::memory_order_relaxed);
+    for (int32_t other = 0; processor >= 0 && other < thread; other++) {
+      if (processors_[static_cast<size_t>(other)].load(std::memory_order_relaxed) != processor) continue;
+      return LeaveProcessor(processor);
+    }
+  }
+
   static constexpr std::chrono::microseconds kTogether{5};
   static constexpr std::chrono::milliseconds kMaxTime{50};
 
   const int32_t threads_;
+  std::vector<std::atomic<int>> processors_;  // of each thread
   Clock::time_point begin_, last_;  // last_: when all had arrived the last time; only for the last one to arrive
   std::atomic<int32_t> arrived_ = 0;
   std::atomic<uint32_t> round_ = 0;
@@ -90,7 +104,7 @@ class Run final : public Work {
   }
 
   void RunChunk(int32_t chunk, int32_t thread) override {
-    if (stage_ == Stage::kMeeting) return meeting_.Attend(cancelled_);
+    if (stage_ == Stage::kMeeting) return meeting_.Attend(thread, cancelled_);
     kernel_.Run(run_, {chunk, num_chunks_}, thread);
   }
 

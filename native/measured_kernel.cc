@@ -133,6 +133,7 @@ class LinearKernel final : public MeasuredKernel {
     quantized_ = {.codes = carver->Take<int8_t>(codes),
                   .scales = carver->Take<float>(codes / static_cast<uint64_t>(chunk_)),
                   .sums = carver->Take<int32_t>(codes / kernels::kSumGroup + 1),
+                  .scaled_sums = carver->Take<float>(codes / static_cast<uint64_t>(chunk_)),
                   .chunk = chunk_,
                   .columns = request_.columns};
     scratch_ = carver->Take<uint8_t>(scratch_bytes_ * static_cast<uint64_t>(request_.threads));

@@ -54,7 +54,7 @@ export interface Measured {
 export const ATTENTION_WIDTH = 2048;
 
 /** Largest values, those of native code. */
-const caps = {
+export const measureCaps = {
   rows: 2 ** 20,
   columns: 2 ** 17,
   tokens: 4096,
@@ -74,8 +74,9 @@ export async function measureNatively(request: MeasureRequest): Promise<Measured
   const { what, rows, columns, threads, repetitions, signal } = request;
   const { tokens = 1, seconds = 1, coldBytes = 0 } = request;
   const sizes = { rows, columns, tokens, threads, repetitions };
-  for (const [name, value] of Object.entries(sizes)) requireWhole(name, value, 1, caps[name as keyof typeof caps]);
-  requireWhole('coldBytes', coldBytes, 0, caps.coldBytes);
+  for (const [name, value] of Object.entries(sizes))
+    requireWhole(name, value, 1, measureCaps[name as keyof typeof measureCaps]);
+  requireWhole('coldBytes', coldBytes, 0, measureCaps.coldBytes);
   if (!(seconds >= 0 && seconds <= MAX_SECONDS)) refuse('seconds', seconds, `0 to ${MAX_SECONDS}`);
   const dtype = dtypeId(request);
   if (signal?.aborted) throw new EngineError('ABORTED', {}, { cause: signal.reason });

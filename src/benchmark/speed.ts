@@ -2,10 +2,12 @@ import { nativeInfo } from '../backend/native.js';
 import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
+import type { DType } from '../tensor/dtype.js';
 import { decodeBytes, decodeOps, type ModelCost, modelCost, prefillOps } from './model-cost.js';
+import { computeKindOf, Peaks } from './peaks.js';
 import { checkRuns, repeat } from './repetition.js';
 import type { BenchModel, BenchRow } from './report.js';
-import { summarize } from './statistics.js';
+import { type Summary, summarize } from './statistics.js';
 import { contextNeeded, greedyTokens, measureDecode, measurePrefill, promptOf, type Workload } from './throughput.js';
 
 export type SpeedKind = 'prefill' | 'decode';
@@ -62,20 +64,27 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
     await requireEqualTokens(options, cost.contextLength, Math.max(...workloads.map(({ batch }) => batch)));
   }
   const rows: BenchRow[] = [];
+  const peaks = new Peaks(signal);
+  const compute = computeKindOf(cost.dtype.split('+')[0] as DType, load.activations === 'f32');
   let loaded: Pick<SpeedResult, 'model' | 'fallbackReason'> | null = null;
   for (const workload of workloads) {
     await using engine = await Engine.load({ ...load, model, signal, ...sizes(workload, cost.contextLength) });
     loaded = { model: { name: engine.model.name, ...cost.model }, fallbackReason: engine.fallbackReason };
     const measure = kind === 'prefill' ? measurePrefill : measureDecode;
     const name = workload.batch === 1 ? kind : `${kind} × ${workload.batch}`;
+    const native = engine.backend.startsWith('native');
+    const threads = native ? (load.threads ?? nativeInfo().threads.threads) : 1;
+    const samplePeaks = () => (native ? peaks.sample(threads, compute) : undefined);
+    await samplePeaks();
     let run = 0;
     const rates = await repeat(name, runs, () => {
       if (signal?.aborted) throw new EngineError('ABORTED', {});
       onProgress?.(`${name}, run ${++run}`);
       return measure(engine, workload);
     });
-    const threads = load.threads ?? nativeInfo().threads.threads;
-    rows.push(makeRow(kind, engine, cost, workload, rates, engine.backend.startsWith('native') ? threads : 1));
+    await samplePeaks();
+    const row = makeRow(kind, engine, cost, workload, rates, threads);
+    rows.push({ ...row, ...besidePeaks(row, peaks.gbPerSecond(threads), peaks.gopPerSecond(threads, compute)) });
   }
   return { ...loaded!, rows };
 }
@@ -102,6 +111,16 @@ function makeRow(
     tokens_per_second: rate,
     ...(bytes !== null && { bytes_per_token: Math.round(bytes), gb_per_second: (bytes * rate.median) / 1e9 }),
     gop_per_second: (ops * rate.median) / 1e9,
+  };
+}
+
+/** Per cent of peaks that were measured before and after. */
+function besidePeaks(row: BenchRow, read: Summary | null, multiply: Summary | null): Partial<BenchRow> {
+  const { gb_per_second: gb, gop_per_second: gop } = row;
+  return {
+    ...(gb !== undefined && read && { peak_gb_per_second: read.median, percent_of_peak: (100 * gb) / read.median }),
+    ...(gop !== undefined &&
+      multiply && { peak_gop_per_second: multiply.median, percent_of_peak_compute: (100 * gop) / multiply.median }),
   };
 }
 

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import type { Machine } from '../benchmark/machine.js';
 import { type BenchModel, type BenchReport, type BenchRow, makeReport } from '../benchmark/report.js';
 import { note, Output } from './output.js';
 
@@ -10,8 +11,13 @@ export const jsonFlag = () =>
 
 /** The report of what was measured, with the command as it was typed. */
 export function reportOf(model: BenchModel, rows: readonly BenchRow[]): BenchReport {
+  return makeReport(commandLine(), model, rows);
+}
+
+/** As it was typed. */
+export function commandLine(): string {
   const quoted = process.argv.slice(2).map((word) => (/^[\w./:=,@%+-]+$/.test(word) ? word : JSON.stringify(word)));
-  return makeReport(['engine', ...quoted].join(' '), model, rows);
+  return ['engine', ...quoted].join(' ');
 }
 
 /** Throws FILE_UNWRITABLE. */
@@ -33,23 +39,33 @@ export function writeText(path: string, text: string): void {
 }
 
 function formatReport({ machine, model, rows }: BenchReport): string {
-  const quota = machine.cpu_quota === null ? '' : `, quota ${machine.cpu_quota}`;
   const heading = [
     `${model.name}: ${model.architecture}, ${(model.parameters / 1e6).toFixed(1)} million parameters, ${(model.bytes / 1e6).toFixed(1)} MB`,
-    `${machine.cpu}, ${machine.processors} processors on ${machine.cores} cores${quota}, node ${machine.node}`,
+    machineLine(machine),
   ];
-  const cells = rows.map(cellsOf);
-  // Columns that no row fills are left out.
-  const columns = headings.flatMap((title, i) =>
-    cells.some((row) => row[i] !== '') ? [[title, ...cells.map((row) => row[i]!)]] : [],
+  return `${heading.join('\n')}\n\n${formatColumns(headings, rows.map(cellsOf), 3)}`;
+}
+
+export function machineLine(machine: Machine): string {
+  const quota = machine.cpu_quota === null ? '' : `, quota ${machine.cpu_quota}`;
+  return `${machine.cpu}, ${machine.processors} processors on ${machine.cores} cores${quota}, node ${machine.node}`;
+}
+
+/** A table whose first `numLeft` columns begin at the left. Columns that no row fills are left out. */
+export function formatColumns(
+  titles: readonly string[],
+  rows: readonly (readonly string[])[],
+  numLeft: number,
+): string {
+  const columns = titles.flatMap((title, i) =>
+    rows.some((row) => row[i] !== '') ? [[title, ...rows.map((row) => row[i]!)]] : [],
   );
   const widths = columns.map((column) => Math.max(...column.map((cell) => cell.length)));
   const line = (row: number) =>
     columns
-      .map((column, i) => (i < 3 ? column[row]!.padEnd(widths[i]!) : column[row]!.padStart(widths[i]!)))
+      .map((column, i) => (i < numLeft ? column[row]!.padEnd(widths[i]!) : column[row]!.padStart(widths[i]!)))
       .join('  ');
-  const lines = Array.from({ length: rows.length + 1 }, (_, row) => line(row).trimEnd());
-  return `${[...heading, '', ...lines].join('\n')}\n`;
+  return Array.from({ length: rows.length + 1 }, (_, row) => `${line(row).trimEnd()}\n`).join('');
 }
 
 const headings = [

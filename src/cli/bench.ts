@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { kernelsCommand } from './bench-kernels.js';
 import { ladderCommand } from './bench-ladder.js';
 import { peersCommand } from './bench-peers.js';
 import { speedCommand } from './bench-speed.js';
@@ -9,6 +10,7 @@ export function benchCommand(): Command {
     .description('measure speed, alone or beside other engines')
     .addCommand(speedCommand('prefill'))
     .addCommand(speedCommand('decode'))
+    .addCommand(kernelsCommand())
     .addCommand(ladderCommand())
     .addCommand(peersCommand())
     .addCommand(syntheticCommand());

@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { cpus, freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
 import { nativeInfo } from '../backend/native.js';
+import { Peaks } from '../benchmark/peaks.js';
 import { chooseBackend } from '../library/choose-backend.js';
 import { embeddedModel } from '../library/embedded-model.js';
 import { formatBytes, formatTable, Output } from './output.js';
@@ -9,12 +10,13 @@ import { formatBytes, formatTable, Output } from './output.js';
 export function doctorCommand(): Command {
   return new Command('doctor')
     .description('what this machine has, what will be used, and why')
+    .option('--measure', 'also measure how fast memory is read; takes a second')
     .option('--json', 'print one JSON object')
     .action(doctor);
 }
 
-async function doctor(flags: { readonly json?: boolean }): Promise<void> {
-  const report = examine();
+async function doctor(flags: { readonly json?: boolean; readonly measure?: boolean }): Promise<void> {
+  const report = { ...examine(), ...(flags.measure && { read_gb_per_second: await readRates() }) };
   const output = new Output();
   await (flags.json ? output.json(report) : output.write(format(report)));
 }
@@ -59,7 +61,17 @@ function copyRate(): number {
   return (2 * bytes) / best / 1e6;
 }
 
-function format(report: ReturnType<typeof examine>): string {
+/** By number of threads: of one, and of as many as a model uses. Throws BACKEND_UNAVAILABLE. */
+async function readRates(): Promise<Record<number, number>> {
+  const peaks = new Peaks();
+  const counts = [...new Set([1, nativeInfo().threads.threads])];
+  for (const threads of counts) await peaks.sample(threads, null);
+  return Object.fromEntries(counts.map((threads) => [threads, peaks.gbPerSecond(threads)!.median]));
+}
+
+type Report = ReturnType<typeof examine> & { readonly read_gb_per_second?: Readonly<Record<number, number>> };
+
+function format(report: Report): string {
   const quota = report.cpu_quota === null ? '' : `, of which a quota allows ${report.cpu_quota}`;
   const limit = report.instruction_set_limit === null ? '' : ` (ENGINE_CPU_ISA=${report.instruction_set_limit})`;
   return formatTable([
@@ -68,6 +80,10 @@ function format(report: ReturnType<typeof examine>): string {
     ['threads', `${report.threads} a model, unless --threads says otherwise`],
     ['memory', `${formatBytes(report.memory_bytes)}, ${formatBytes(report.free_memory_bytes)} free`],
     ['copy rate', `${report.copy_gb_per_second.toFixed(1)} GB/s on one thread (bytes read and written)`],
+    ...Object.entries(report.read_gb_per_second ?? {}).map(
+      ([threads, rate]) =>
+        ['read rate', `${rate.toFixed(1)} GB/s on ${threads} ${threads === '1' ? 'thread' : 'threads'}`] as const,
+    ),
     ['addon', report.addon ?? 'none'],
     ...report.addon_failures.map(({ path, reason }) => ['', `${path}: ${reason}`] as const),
     [
