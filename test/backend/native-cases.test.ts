@@ -5,7 +5,7 @@ import { ReferenceInterpreter } from '../../src/backend/reference.js';
 import { type OpCase, writeWeights } from './case-builder.js';
 import { expectClose } from './compare.js';
 import { isas, notBuilt } from './native-availability.js';
-import { opCases } from './op-cases.js';
+import { opCases, packedOpCases } from './op-cases.js';
 import { temporaryFolder } from './temporary-folder.js';
 
 const folder = temporaryFolder();
@@ -37,7 +37,7 @@ describe.skipIf(notBuilt)(`native ops${notBuilt ?? ''}`, () => {
         .flatMap((isa) => [1, 2, 3].map((threads) => ({ isa, threads })))
         .filter((v) => v.isa !== 'scalar' || v.threads !== 1);
 
-  it.each(opCases())('$name', async (opCase) => {
+  it.each([...opCases(), ...packedOpCases()])('$name', async (opCase) => {
     const scalar = await run(nativeCpuBackend({ isa: 'scalar', threads: 1 }), opCase);
     runReference(opCase).forEach((expected, i) => {
       expectClose(scalar[i]!, expected, opCase.tolerance, `output ${i}`);

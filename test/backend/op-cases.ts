@@ -2,7 +2,15 @@ import type { Batch } from '../../src/backend/backend.js';
 import { type KvDType, kvDtypes } from '../../src/backend/kv-dtype.js';
 import type { Activations } from '../../src/backend/op.js';
 import { type DType, isQuantised, rowMultiple } from '../../src/tensor/dtype.js';
-import { blockTypes, filledMatrix, packedTypes, quantisedTypes, randomRow } from '../tensor/random-blocks.js';
+import type { PackedDType } from '../../src/tensor/packed.js';
+import {
+  blockTypes,
+  filledMatrix,
+  packedTypes,
+  quantisedTypes,
+  randomRow,
+  saturatedMatrix,
+} from '../tensor/random-blocks.js';
 import { type BatchPart, batchOf, CaseBuilder, type OpCase, simpleBatch } from './case-builder.js';
 
 /**
@@ -26,7 +34,13 @@ export function opCases(): OpCase[] {
 
 /** The same of matrices in the engine's own types. */
 export function packedOpCases(): OpCase[] {
-  return [...packedTypes.map(embedCase), ...packedTypes.flatMap(linearCases), ...packedTypes.flatMap(extremeCases)];
+  return [
+    ...packedTypes.map(embedCase),
+    ...packedTypes.flatMap(linearCases),
+    ...packedTypes.flatMap(everyRowCountCase),
+    ...packedTypes.flatMap(extremeCases),
+    ...packedTypes.flatMap(saturationCases),
+  ];
 }
 
 /** Token rows of the steps of a case: one row, few, and more than any register tile. */
@@ -102,6 +116,44 @@ function transposedCases(): OpCase[] {
     const weight = builder.stored({ dtype, rows, columns, transposedStride, bytes });
     const out = builder.plan.linear(x, weight, builder.normal(1, rows), 'f32');
     return builder.finish(`linear ${dtype} transposed`, out, { steps: rowCounts.map(simpleBatch), tolerance: 5e-6 });
+  });
+}
+
+/** Steps of 1 … 21 rows, so that register tiles end everywhere; the matrix ends within a panel. */
+function everyRowCountCase(dtype: PackedDType, i: number): OpCase[] {
+  return (['f32', 'q8'] as const).map((activations) => {
+    const builder = new CaseBuilder(450 + i);
+    const columns = 3 * rowMultiple(dtype);
+    const out = builder.plan.linear(
+      builder.input(21, columns),
+      builder.matrix(dtype, 35, columns),
+      builder.normal(1, 35),
+      activations,
+    );
+    const steps = Array.from({ length: 21 }, (_, row) => simpleBatch(row + 1));
+    return builder.finish(`linear ${dtype} ${activations} of 1 to 21 rows`, out, { steps, tolerance: 5e-6 });
+  });
+}
+
+/**
+ * All integers as large as they get, and activations of ±127 in the same places: 8-, 16- and 32-bit sums on the way to
+ * the exact one are as close to overflowing as they can be.
+ */
+function saturationCases(dtype: PackedDType): OpCase[] {
+  return [false, true].map((alternating) => {
+    const builder = new CaseBuilder(550);
+    const columns = 1280;
+    const signs = [() => 127, () => -127, (k: number) => (k % 2 ? -127 : 127)];
+    const values = Float32Array.from({ length: 21 * columns }, (_, i) =>
+      signs[Math.floor(i / columns) % signs.length]!(i % columns),
+    );
+    const x = builder.plan.embed(builder.values(21, columns, values));
+    const bytes = saturatedMatrix(dtype, 19, columns, alternating);
+    const weight = builder.stored({ dtype, rows: 19, columns, transposedStride: 0, bytes });
+    const out = builder.plan.linear(x, weight, null, 'q8');
+    const name = `linear ${dtype} q8 saturated${alternating ? ', alternating' : ''}`;
+    // Sums are beyond 2^24, so float32 rounds them.
+    return builder.finish(name, out, { steps: rowCounts.map(simpleBatch), tolerance: 5e-7 });
   });
 }
 

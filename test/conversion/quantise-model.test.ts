@@ -6,10 +6,11 @@ import { ReferencePanels } from '../../src/conversion/panel-quantiser.js';
 import { type QuantiseOptions, quantiseModel } from '../../src/conversion/quantise-model.js';
 import { openModel } from '../../src/formats/hub.js';
 import type { QuantisedTypes } from '../../src/model/quantised-types.js';
+import { expectClose } from '../backend/compare.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { expectEngineError } from '../formats/engine-error.js';
 import { writeGguf } from '../formats/gguf-writer.js';
-import { testBackends } from '../model/backends.js';
+import { type TestBackend, testBackends } from '../model/backends.js';
 import { ModelRun } from '../model/run-model.js';
 import { tinyGgufShapes, tinyMetadata } from '../model/sources.js';
 import { tinyGpt2, tinyLlama, writeCheckpoint } from '../model/tiny-checkpoint.js';
@@ -19,7 +20,7 @@ import { randomMatrix } from '../tensor/random-blocks.js';
 const folder = temporaryFolder();
 let count = 0;
 const fresh = (name = 'out') => join(folder, `${name}-${count++}`);
-const [reference] = testBackends;
+const [reference, native] = testBackends;
 const int8 = { layers: 'int8', head: 'int8' } as const;
 const int4 = { layers: 'int4', head: 'int8' } as const;
 const ids = [1, 5, 30, 7, 90, 2, 2, 61];
@@ -314,6 +315,32 @@ test('progress goes up to the whole, tensor by tensor', async () => {
   });
   expect(seen).toEqual(Object.keys(tinyGgufShapes));
 });
+
+test.skipIf(native!.unavailable !== null)(
+  'on native kernels, too, a quantised file has the logits of quantising while loading, close to the reference',
+  async () => {
+    for (const types of [int8, int4] as const) {
+      for (const input of [tinyGguf(), llama(), writeCheckpoint(fresh('gpt2'), tinyGpt2())]) {
+        const output = input.endsWith('.gguf') ? `${fresh()}.gguf` : fresh();
+        await quantiseModel(input, output, { types, threads: 2 });
+        for (const activations of ['f32', 'q8'] as const) {
+          const logits = async (backend: TestBackend, path: string, atLoad?: QuantisedTypes) => {
+            const run = await ModelRun.open(backend, path, activations, atLoad);
+            const rows = (await run.logits(ids)).map((row) => Float32Array.from(row));
+            await run.dispose();
+            return rows;
+          };
+          const written = await logits(native!, output);
+          expect(written).toEqual(await logits(native!, input, types));
+          // A last bit of x may move an 8-bit code to its neighbour.
+          const tolerance = activations === 'q8' ? 2e-2 : 1e-4;
+          const expected = await logits(reference!, output);
+          for (const [t, row] of written.entries()) expectClose(row, expected[t]!, tolerance, `logits at ${t}`);
+        }
+      }
+    }
+  },
+);
 
 test.skipIf(nativeInfo().binary === null)('native code writes the same bytes', async () => {
   for (const input of [tinyGguf(), llama(), writeCheckpoint(fresh('gpt2'), tinyGpt2())]) {

@@ -1,6 +1,12 @@
 import { type BlockDType, type DType, dtypes, isPacked, matrixBytes } from '../../src/tensor/dtype.js';
 import { floatToHalf } from '../../src/tensor/float16.js';
-import { type PackedDType, packedLayouts, panelBytes } from '../../src/tensor/packed.js';
+import {
+  createPanelIntegers,
+  type PackedDType,
+  packedLayouts,
+  packPanel,
+  panelBytes,
+} from '../../src/tensor/packed.js';
 import { seededNormal, seededRandom } from './random.js';
 
 /** Where the float16 factors of each quantised type lie within a block, in bytes. */
@@ -57,6 +63,26 @@ export function filledMatrix(dtype: DType, rows: number, columns: number, fill: 
   if (!isPacked(dtype)) return filledRow(dtype, rows * columns, fill, seed);
   const bytes = new Uint8Array(matrixBytes(dtype, rows, columns)!).fill(fill);
   setFactors(bytes, dtype, columns, seed);
+  return bytes;
+}
+
+/**
+ * A matrix of an own type whose scale and min codes are 255, and whose codes are the largest there are; every other one
+ * is the most negative if `alternating`. d and m are 1 for all rows, so nothing but the sums of integers decides.
+ */
+export function saturatedMatrix(dtype: PackedDType, rows: number, columns: number, alternating: boolean): Uint8Array {
+  const [low, high] = packedLayouts[dtype].bits === 8 ? [-127, 127] : [0, 15];
+  const panel = createPanelIntegers(dtype, columns);
+  panel.codes.set(panel.codes.map((_, i) => (alternating && i % 2 === 1 ? low : high)));
+  panel.scales.fill(255);
+  panel.d.fill(1);
+  if (packedLayouts[dtype].mins) {
+    panel.mins.fill(255);
+    panel.m.fill(1);
+  }
+  const bytes = new Uint8Array(matrixBytes(dtype, rows, columns)!);
+  const step = panelBytes(dtype, columns);
+  for (let offset = 0; offset < bytes.length; offset += step) packPanel(dtype, panel, columns, bytes, offset);
   return bytes;
 }
 
