@@ -1,15 +1,19 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
-import { benchCommand } from './bench.js';
-import { chatCommand } from './chat.js';
-import { doctorCommand } from './doctor.js';
-import { evalCommand } from './eval.js';
-import { generateCommand } from './generate.js';
-import { inspectCommand } from './inspect.js';
 import { note, Output, reportError } from './output.js';
-import { quantizeCommand } from './quantize.js';
-import { tokenizeCommand } from './tokenize.js';
+
+/** Each loads its own modules, so that a command does not wait for those of the others. In the order of the help. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  generate: async () => (await import('./generate.js')).generateCommand(),
+  chat: async () => (await import('./chat.js')).chatCommand(),
+  tokenize: async () => (await import('./tokenize.js')).tokenizeCommand(),
+  inspect: async () => (await import('./inspect.js')).inspectCommand(),
+  doctor: async () => (await import('./doctor.js')).doctorCommand(),
+  quantize: async () => (await import('./quantize.js')).quantizeCommand(),
+  eval: async () => (await import('./eval.js')).evalCommand(),
+  bench: async () => (await import('./bench.js')).benchCommand(),
+};
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string;
@@ -19,11 +23,9 @@ const program = new Command('engine')
   .description('Transformer inference in Node.js: generate text with models in GGUF or safetensors files')
   .version(version)
   .configureHelp({ showGlobalOptions: true });
-for (const command of [generateCommand(), chatCommand(), tokenizeCommand(), inspectCommand(), doctorCommand()])
-  program.addCommand(command);
-program.addCommand(quantizeCommand());
-program.addCommand(evalCommand());
-program.addCommand(benchCommand());
+// Anything but the name of a command, such as --help or a misspelt one, is about all of them.
+const named = Object.hasOwn(commands, process.argv[2] ?? '') ? [process.argv[2]!] : Object.keys(commands);
+for (const name of named) program.addCommand(await commands[name]!());
 for (const command of [program, ...program.commands, ...program.commands.flatMap(({ commands }) => commands)])
   command
     .exitOverride()

@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import type { Session } from '../backend/backend.js';
 import { EngineError } from '../base/errors.js';
 import { EngineLoop } from '../engine/engine-loop.js';
 import { openModel } from '../formats/hub.js';
@@ -69,9 +70,14 @@ export class Engine implements AsyncDisposable {
     const source = await openModel(path);
     const { config, plan, weights } = loadModel(source, { activations, quantise });
     const limits = sessionLimits(options, config);
-    const tokenizer = tokenizerOf(source);
-    const chatTemplate = chatTemplateOf(source, tokenizer, options.chatTemplate);
-    const session = await backend.load(plan, weights, limits, options.signal);
+    const [session, { tokenizer, chatTemplate }] = await beside(
+      (signal) => backend.load(plan, weights, limits, signal),
+      () => {
+        const tokenizer = tokenizerOf(source);
+        return { tokenizer, chatTemplate: chatTemplateOf(source, tokenizer, options.chatTemplate) };
+      },
+      options.signal,
+    );
     const loop = new EngineLoop(session, limits, config.vocabSize);
     const { architecture, vocabSize, contextLength } = config;
     const model = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
@@ -127,4 +133,26 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose();
   }
+}
+
+/** Loads a session in its own threads, and makes something in this one meanwhile. If that fails, loading ends. */
+async function beside<T>(
+  load: (signal: AbortSignal) => Promise<Session>,
+  make: () => T,
+  signal: AbortSignal | undefined,
+): Promise<[Session, T]> {
+  const failed = new AbortController();
+  const loading = load(signal ? AbortSignal.any([signal, failed.signal]) : failed.signal);
+  let made: T;
+  try {
+    made = make();
+  } catch (error) {
+    failed.abort();
+    await loading.then(
+      (session) => session.dispose(),
+      () => undefined, // `error` came first
+    );
+    throw error;
+  }
+  return [await loading, made];
 }
