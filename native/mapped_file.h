@@ -28,8 +28,9 @@ class MappedFile {
   // FILE_NOT_FOUND, FILE_UNREADABLE, or FILE_CHANGED if the file does not match its stamp.
   Failure Open(const FileStamp& stamp);
 
-  // Has the system read a part ahead, in large pieces, instead of page by page when it is first used.
-  void ReadAhead(size_t offset, size_t bytes) const;
+  // Brings a part into this process's memory, read from the file with all the reading ahead that the system does, not
+  // some pages at a time when they are touched. Where the system cannot, that is how they come.
+  void Populate(size_t offset, size_t bytes) const;
 
   // Says that a part will not be read again soon: whole pages within it leave this process's memory.
   void Release(size_t offset, size_t bytes) const;

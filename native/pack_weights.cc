@@ -13,16 +13,31 @@ namespace engine {
 namespace {
 
 // A thread takes about this much of a matrix at once, bytes of panels.
-constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr size_t kPieceBytes = size_t{4} << 20;
 
 struct Piece {
-  const PackJob* job;
+  const BringJob* job;
   int32_t first, count;  // panels
 };
 
-std::vector<Piece> PiecesOf(const std::vector<PackJob>& jobs) {
+// Where the panels of a piece come from: bytes of its file.
+struct Source {
+  size_t offset, bytes;
+};
+
+Source SourceOf(const Piece& piece) {
+  const WeightInfo& weight = *piece.job->weight;
+  const auto start = static_cast<size_t>(weight.offset), extent = static_cast<size_t>(weight.extent());
+  if (weight.transposed_stride > 0) return {start, extent};  // every panel has values everywhere
+  const bool packed = kernels::stored_packed(weight.dtype);
+  const size_t step = packed ? piece.job->panel_bytes : kernels::kPanelRows * weight.row_bytes();
+  const size_t first = static_cast<size_t>(piece.first) * step;
+  return {start + first, std::min(static_cast<size_t>(piece.count) * step, extent - first)};
+}
+
+std::vector<Piece> PiecesOf(const std::vector<BringJob>& jobs) {
   std::vector<Piece> pieces;
-  for (const PackJob& job : jobs) {
+  for (const BringJob& job : jobs) {
     const int32_t panels = (job.weight->rows + kernels::kPanelRows - 1) / kernels::kPanelRows;
     const auto step = static_cast<int32_t>(std::max<size_t>(1, kPieceBytes / job.panel_bytes));
     for (int32_t first = 0; first < panels; first += step) {
@@ -32,17 +47,18 @@ std::vector<Piece> PiecesOf(const std::vector<PackJob>& jobs) {
   return pieces;
 }
 
-class Packer {
+class Bringer {
  public:
-  Packer(const kernels::Kernels& kernels, const std::vector<PackJob>& jobs, const std::atomic<bool>& cancelled)
-      : kernels_(kernels), pieces_(PiecesOf(jobs)), cancelled_(cancelled) {
-    for (const PackJob& job : jobs) max_columns_ = std::max(max_columns_, job.weight->columns);
+  Bringer(const kernels::Kernels& kernels, const std::vector<BringJob>& jobs, const std::atomic<bool>& cancelled)
+      : kernels_(kernels), first_job_(jobs.data()), pieces_(PiecesOf(jobs)), left_(jobs.size()), cancelled_(cancelled) {
+    for (const BringJob& job : jobs) max_columns_ = std::max(max_columns_, job.weight->columns);
+    for (const Piece& piece : pieces_) left_[static_cast<size_t>(piece.job - first_job_)]++;
   }
 
   Failure Run(int32_t num_threads) {
     std::vector<std::thread> helpers;
     try {
-      for (int32_t i = 1; i < num_threads; i++) helpers.emplace_back(&Packer::Work, this);
+      for (int32_t i = 1; i < num_threads; i++) helpers.emplace_back(&Bringer::Work, this);
     } catch (const std::system_error&) {
       // A limit on threads: fewer do the same work.
     }
@@ -65,9 +81,12 @@ class Packer {
     }
   }
 
-  Failure Make(const Piece& piece, std::optional<PanelQuantizer>* quantizer) const {
-    const PackJob& job = *piece.job;
+  Failure Make(const Piece& piece, std::optional<PanelQuantizer>* quantizer) {
+    const BringJob& job = *piece.job;
     const WeightInfo& weight = *job.weight;
+    const Source part = SourceOf(piece);
+    job.file->Populate(part.offset, part.bytes);
+    if (job.out == nullptr) return {};
     const uint8_t* source = job.file->data() + weight.offset;
     uint8_t* out = job.out + static_cast<size_t>(piece.first) * job.panel_bytes;
     if (weight.quantize_to != weight.dtype) {
@@ -79,14 +98,13 @@ class Packer {
           return failure;
         }
       }
-      if (weight.transposed_stride > 0) return {};  // other panels have values on the same pages
     } else {
       kernels_.pack(out, {source, weight.dtype, weight.rows, weight.columns, false, weight.row_bytes()}, piece.first,
                     piece.count);
     }
-    const size_t bytes_per_panel = kernels::kPanelRows * weight.row_bytes();
-    job.file->Release(static_cast<size_t>(weight.offset) + static_cast<size_t>(piece.first) * bytes_per_panel,
-                      static_cast<size_t>(piece.count) * bytes_per_panel);
+    // Panels of a matrix that is stored transposed share its pages: the last one gives them back.
+    const bool last = left_[static_cast<size_t>(&job - first_job_)].fetch_sub(1, std::memory_order_relaxed) == 1;
+    if (last || weight.transposed_stride == 0) job.file->Release(part.offset, part.bytes);
     return {};
   }
 
@@ -96,7 +114,9 @@ class Packer {
   }
 
   const kernels::Kernels& kernels_;
+  const BringJob* const first_job_;
   const std::vector<Piece> pieces_;
+  std::vector<std::atomic<int32_t>> left_;  // pieces of each job that are not made
   const std::atomic<bool>& cancelled_;
   int32_t max_columns_ = 1;
   std::atomic<size_t> next_ = 0;
@@ -107,9 +127,9 @@ class Packer {
 
 }  // namespace
 
-Failure PackWeights(const kernels::Kernels& kernels, const std::vector<PackJob>& jobs, int32_t num_threads,
-                    const std::atomic<bool>& cancelled) {
-  return Packer(kernels, jobs, cancelled).Run(num_threads);
+Failure BringIn(const kernels::Kernels& kernels, const std::vector<BringJob>& jobs, int32_t num_threads,
+                const std::atomic<bool>& cancelled) {
+  return Bringer(kernels, jobs, cancelled).Run(num_threads);
 }
 
 }  // namespace engine

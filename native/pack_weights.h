@@ -1,4 +1,5 @@
-// Matrices brought into panels (kernels/cpu/packed.h) while a model is loaded: re-encoded exactly, or quantised.
+// Matrices brought into memory while a model is loaded: re-encoded exactly into panels (kernels/cpu/packed.h),
+// quantised, or read from the file in which they are used.
 #pragma once
 
 #include <atomic>
@@ -12,19 +13,18 @@
 
 namespace engine {
 
-// Panels of one matrix that are to be made.
-struct PackJob {
+struct BringJob {
   const WeightInfo* weight;
   const std::string* name;
   const MappedFile* file;
-  uint8_t* out;  // [panels · panel_bytes]
+  uint8_t* out;  // [panels · panel_bytes]; null for a matrix that is used where it lies
   size_t panel_bytes;
 };
 
-// Does the jobs on `num_threads` threads, or as many as the system allows. Pages of the source are given back as soon
-// as their panels are made, so that memory never holds both. WEIGHT_NOT_FINITE, OUT_OF_MEMORY; DISPOSED once
-// `cancelled`.
-Failure PackWeights(const kernels::Kernels& kernels, const std::vector<PackJob>& jobs, int32_t num_threads,
-                    const std::atomic<bool>& cancelled);
+// Does the jobs on `num_threads` threads, or as many as the system allows.
+// Pages of what is packed are given back as soon as their panels are made, so that memory never holds both.
+// WEIGHT_NOT_FINITE, OUT_OF_MEMORY; DISPOSED once `cancelled`.
+Failure BringIn(const kernels::Kernels& kernels, const std::vector<BringJob>& jobs, int32_t num_threads,
+                const std::atomic<bool>& cancelled);
 
 }  // namespace engine

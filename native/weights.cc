@@ -10,9 +10,6 @@ namespace {
 
 using kernels::DType;
 
-// Between two looks at whether loading was cancelled.
-constexpr size_t kReadAheadBytes = size_t{64} << 20;
-
 // Which weights are norm weights or biases.
 std::vector<bool> VectorsOf(const Plan& plan) {
   std::vector<bool> vectors(plan.weights.size());
@@ -41,6 +38,15 @@ std::vector<bool> MetByCodes(const Plan& plan) {
     }
   }
   return met;
+}
+
+// Which matrices are read from end to end by every step, unlike embeddings.
+std::vector<bool> ReadWhole(const Plan& plan) {
+  std::vector<bool> read(plan.weights.size());
+  for (const Op& op : plan.ops) {
+    if (const auto* linear = std::get_if<LinearOp>(&op)) read[linear->weight] = true;
+  }
+  return read;
 }
 
 // A matrix is packed where that is asked for or makes products faster. One of few rows would be mostly padding.
@@ -98,13 +104,6 @@ Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files,
   for (size_t i = 0; i < files.size(); i++) {
     if (Failure failure = files_[i].Open(files[i])) return failure;
   }
-  for (const MappedFile& file : files_) {
-    for (size_t offset = 0; offset < file.size(); offset += kReadAheadBytes) {
-      if (cancelled.load(std::memory_order_relaxed)) return Disposed();
-      file.ReadAhead(offset, std::min(kReadAheadBytes, file.size() - offset));
-    }
-  }
-
   for (size_t id = 0; id < plan.weights.size(); id++) {
     const WeightInfo& weight = plan.weights[id];
     const MappedFile& file = files_[weight.file];
@@ -125,22 +124,29 @@ Failure WeightStore::Load(const Plan& plan, const std::vector<FileStamp>& files,
   Carver carve(copies_.data());
   Carve(plan, vectors, met, &carve);
 
-  std::vector<PackJob> jobs;
+  const std::vector<bool> read_whole = ReadWhole(plan);
+  std::vector<BringJob> jobs;
   for (size_t id = 0; id < plan.weights.size(); id++) {
     if (cancelled.load(std::memory_order_relaxed)) return Disposed();
     const WeightInfo& weight = plan.weights[id];
-    const uint8_t* stored = files_[weight.file].data() + weight.offset;
+    const MappedFile& file = files_[weight.file];
+    const uint8_t* stored = file.data() + weight.offset;
     kernels::Matrix& matrix = matrices_[id];
+    const size_t panel_bytes = matrix.packed ? matrix.stride : matrix.stride * kernels::kPanelRows;
+    // Before the matrices are brought in: up to 2 MB around what is touched come with it, and are given back with them.
     if (vectors[id]) CopyVector(vectors_[id], weight, stored);
     if (matrix.data == nullptr) {
       matrix.data = stored;
+      if (read_whole[id]) jobs.push_back({&weight, &names[id], &file, nullptr, panel_bytes});
     } else if (matrix.packed) {
-      jobs.push_back({&weight, &names[id], &files_[weight.file], const_cast<uint8_t*>(matrix.data), matrix.stride});
+      jobs.push_back({&weight, &names[id], &file, const_cast<uint8_t*>(matrix.data), panel_bytes});
     } else {
+      file.Populate(weight.offset, weight.extent());
       CopyTransposed(const_cast<uint8_t*>(matrix.data), weight, stored);
+      file.Release(weight.offset, weight.extent());
     }
   }
-  return PackWeights(kernels, jobs, num_threads, cancelled);
+  return BringIn(kernels, jobs, num_threads, cancelled);
 }
 
 void WeightStore::Carve(const Plan& plan, const std::vector<bool>& vectors, const std::vector<bool>& met,
