@@ -26,6 +26,8 @@ export interface BenchRow {
   /** Storage types of the matrices, the one with most bytes first. */
   readonly dtype: string;
   readonly threads?: number;
+  /** Busy loops of other processes beside it. */
+  readonly neighbours?: number;
   /** Sequences at once. */
   readonly batch: number;
   /** Of each sequence. */

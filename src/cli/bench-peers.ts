@@ -4,6 +4,7 @@ import { nativeInfo } from '../backend/native.js';
 import { EngineError } from '../base/errors.js';
 import type { Contender } from '../benchmark/contender.js';
 import { llamaBench } from '../benchmark/llama-bench.js';
+import { withNeighbours } from '../benchmark/neighbours.js';
 import { installPeers, isInstalled, nodeLlamaCpp, notInstalled, peersFolder } from '../benchmark/node-llama-cpp.js';
 import { clearestPrompt, ours } from '../benchmark/ours.js';
 import { comparePeers, type PeersResult } from '../benchmark/peers.js';
@@ -18,8 +19,10 @@ import {
   type BenchLoadFlags,
   batchFlag,
   benchLoadFlags,
+  besides,
   loadArguments,
   loadOptionsOf,
+  neighboursFlag,
   thisProgram,
 } from './bench-speed.js';
 import { number } from './flags.js';
@@ -35,6 +38,7 @@ interface PeersFlags extends BenchModelFlags, BenchLoadFlags {
   readonly batch?: readonly number[];
   readonly rounds?: number;
   readonly runs?: number;
+  readonly neighbours?: number;
   readonly json?: string | true;
 }
 
@@ -51,12 +55,13 @@ export function peersCommand(): Command {
     .addOption(batchFlag('sequences of a decode at once, e.g. 1,8: a row each; default 1,8'))
     .addOption(number('--rounds <n>', 'of all engines in turn; default 3'))
     .addOption(number('--runs <n>', 'measurements in each round, of which the median counts; default 3'))
+    .addOption(neighboursFlag())
     .addOption(jsonFlag())
     .action(peers);
 }
 
 async function peers(flags: PeersFlags): Promise<void> {
-  const { rounds = 3, runs = 3 } = flags;
+  const { rounds = 3, runs = 3, neighbours = 0 } = flags;
   checkRuns('--rounds', rounds);
   checkRuns('--runs', runs);
   const threads = flags.threads ?? nativeInfo().threads.threads;
@@ -73,20 +78,23 @@ async function peers(flags: PeersFlags): Promise<void> {
       try {
         const run = { model: source.path, threads, vocabSize, signal };
         const load = loadOptionsOf(flags);
-        const result = await comparePeers({
-          ...run,
-          ours: ours(thisProgram(), loadArguments({ ...flags, threads: undefined }), load),
-          promptIds: await clearestPrompt(load, run),
-          opponents,
-          workloads: workloadsOf(flags, contextLength),
-          rounds,
-          runs,
-          onProgress: (what) => progress.say(what),
-        });
+        const promptIds = await clearestPrompt(load, run);
+        const result = await withNeighbours(neighbours, () =>
+          comparePeers({
+            ...run,
+            ours: ours(thisProgram(), loadArguments({ ...flags, threads: undefined }), load),
+            promptIds,
+            opponents,
+            workloads: workloadsOf(flags, contextLength),
+            rounds,
+            runs,
+            onProgress: (what) => progress.say(what),
+          }),
+        );
         progress.clear();
         reportTokens(result, opponents);
         await printReport(
-          reportOf({ name: source.path.split(/[\\/]/).at(-1)!, ...result.model }, result.rows),
+          reportOf({ name: source.path.split(/[\\/]/).at(-1)!, ...result.model }, besides(neighbours, result.rows)),
           flags.json,
         );
       } finally {

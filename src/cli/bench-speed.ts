@@ -1,6 +1,8 @@
 import { Command, Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import { withNeighbours } from '../benchmark/neighbours.js';
 import type { Program } from '../benchmark/ours.js';
+import type { BenchRow } from '../benchmark/report.js';
 import { benchmarkSpeed, type SpeedKind } from '../benchmark/speed.js';
 import type { LoadOptions } from '../library/load-options.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
@@ -20,6 +22,7 @@ interface SpeedFlags extends BenchModelFlags, BenchLoadFlags {
   readonly generatedTokens?: number;
   readonly batch?: readonly number[];
   readonly runs?: number;
+  readonly neighbours?: number;
   readonly check: boolean;
   readonly json?: string | true;
 }
@@ -51,6 +54,9 @@ export function thisProgram(): Program {
 export const batchFlag = (description = 'sequences at once, e.g. 1,8: a row each; default 1') =>
   new Option('--batch <list>', description).argParser(parseBatch);
 
+export const neighboursFlag = () =>
+  number('--neighbours <n>', 'busy loops of other processes beside what is measured; default 0');
+
 export function speedCommand(kind: SpeedKind): Command {
   const descriptions = {
     prefill: 'tokens per second of reading prompts',
@@ -63,37 +69,45 @@ export function speedCommand(kind: SpeedKind): Command {
   return command
     .addOption(batchFlag())
     .addOption(number('--runs <n>', 'measurements of each row; default 5'))
+    .addOption(neighboursFlag())
     .addOption(new Option('--no-check', 'do not compare tokens of one thread alone with those of what is timed'))
     .addOption(jsonFlag())
     .action((flags: SpeedFlags) => speed(kind, flags));
 }
 
 async function speed(kind: SpeedKind, flags: SpeedFlags): Promise<void> {
-  const { promptTokens, generatedTokens, batch, runs, check } = flags;
+  const { promptTokens, generatedTokens, batch, runs, neighbours = 0, check } = flags;
   await withInterrupt((signal) =>
     withBenchModel(flags, signal, async (model) => {
       const progress = new ProgressBar(`${kind}:`);
       try {
-        const { rows, ...result } = await benchmarkSpeed({
-          kind,
-          model,
-          load: loadOptionsOf(flags),
-          promptTokens,
-          generatedTokens,
-          batches: batch,
-          runs,
-          check,
-          signal,
-          onProgress: (what) => progress.say(what),
-        });
+        const { rows, ...result } = await withNeighbours(neighbours, () =>
+          benchmarkSpeed({
+            kind,
+            model,
+            load: loadOptionsOf(flags),
+            promptTokens,
+            generatedTokens,
+            batches: batch,
+            runs,
+            check,
+            signal,
+            onProgress: (what) => progress.say(what),
+          }),
+        );
         progress.clear();
         if (result.fallbackReason !== null) note(`engine: ${result.fallbackReason}`);
-        await printReport(reportOf(result.model, rows), flags.json);
+        await printReport(reportOf(result.model, besides(neighbours, rows)), flags.json);
       } finally {
         progress.clear();
       }
     }),
   );
+}
+
+/** Rows that say how many neighbours there were, if any. */
+export function besides(neighbours: number, rows: readonly BenchRow[]): readonly BenchRow[] {
+  return neighbours === 0 ? rows : rows.map((row) => ({ ...row, neighbours }));
 }
 
 function parseBatch(value: string): number[] {

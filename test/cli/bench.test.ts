@@ -72,6 +72,15 @@ describe('engine bench prefill and decode', () => {
     expect(readdirSync(scratch)).toEqual([]);
   });
 
+  it('measures beside busy processes, and ends them', async () => {
+    const args = ['bench', 'decode', ...tiny, '--generated-tokens', '4', '--neighbours'];
+    const { rows } = (await runJson([...args, '1', '--json'], { env })) as BenchReport;
+    expect(rows.map(({ neighbours }) => neighbours)).toEqual([1]);
+    const { code, stderr } = await runCli([...args, '-1'], { env });
+    expect(code).toBe(2);
+    expect(stderr).toContain('--neighbours is -1; expected a whole number from 0 to 256');
+  });
+
   it('prints nothing but JSON with --json, and keeps the model with --keep', async () => {
     const args = ['bench', 'prefill', ...tiny, '--type', 'q8_0', '--prompt-tokens', '8', '--no-check', '--keep'];
     const { rows } = await runJson<BenchReport>(args, { env });
