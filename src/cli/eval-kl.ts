@@ -50,6 +50,7 @@ async function kl(flags: KlFlags): Promise<void> {
   const referenceOptions: LoadOptions = {
     model: referencePath,
     activations: referenceActivations,
+    kvDtype: 'f32',
     threads,
     contextSize,
   };

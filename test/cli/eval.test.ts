@@ -140,7 +140,7 @@ describe('engine eval kl', () => {
       reference_activations: 'f32',
       impossible_tokens: 0,
     });
-    // The same file: what is left is what 8-bit activations change.
+    // The same file: what is left is what 8-bit activations and float16 keys and values change.
     expect(report.kl_mean).toBeGreaterThan(0);
     expect(report.kl_mean).toBeLessThan(0.01);
     const order = ['kl_median', 'kl_p90', 'kl_p99', 'kl_p999', 'kl_max'].map((name) => report[name]!);
@@ -148,7 +148,8 @@ describe('engine eval kl', () => {
     expect(report.top1_agreement).toBeGreaterThan(0.9);
     expect(report.perplexity_ratio).toBeCloseTo(report.perplexity! / report.reference_perplexity!, 12);
     expect(report.delta_logprob_mean).toBeCloseTo(-Math.log(report.perplexity_ratio!), 6);
-    const exact = await runJson<Record<string, number>>([...args, '--activations', 'f32', '--max-tokens', '50']);
+    const exactly = ['--activations', 'f32', '--kv-dtype', 'f32', '--max-tokens', '50'];
+    const exact = await runJson<Record<string, number>>([...args, ...exactly]);
     expect(exact).toMatchObject({ kl_mean: 0, kl_max: 0, top1_agreement: 1, perplexity_ratio: 1, tokens: 50 });
   });
 
