@@ -27,13 +27,13 @@ const always = () => true;
 export const rungs: readonly Rung[] = [
   {
     name: 'plain C++',
-    load: { activations: 'f32', kvDtype: 'f32' },
+    load: { activations: 'f32' },
     env: { ENGINE_CPU_ISA: 'scalar' },
     threads: 1,
     applies: always,
   },
-  { name: 'SIMD', load: { activations: 'f32', kvDtype: 'f32' }, threads: 1, applies: always },
-  { name: 'threads', load: { activations: 'f32', kvDtype: 'f32' }, applies: (_, threads) => threads > 1 },
+  { name: 'SIMD', load: { activations: 'f32' }, threads: 1, applies: always },
+  { name: 'threads', load: { activations: 'f32' }, applies: (_, threads) => threads > 1 },
   { name: '8-bit activations', load: { activations: 'q8' }, applies: ({ isFloat }) => !isFloat },
   { name: 'INT8', load: { quantize: 'int8' }, applies: ({ isFloat }) => isFloat },
   { name: 'INT4', load: { quantize: 'int4' }, applies: ({ isFloat }) => isFloat },
@@ -105,7 +105,7 @@ function measureRung(rung: Rung, kind: SpeedKind, options: LadderOptions) {
 
 /** Compared with the same file, nothing quantised while loading and inputs of matrices as floats. */
 async function qualityOf(load: RungLoad, { model, threads, text, signal }: LadderOptions): Promise<Quality> {
-  const exact: RungLoad = { activations: 'f32', kvDtype: 'f32' };
+  const exact = { activations: 'f32', kvDtype: 'f32' } as const;
   const { content, maxTokens } = text!;
   await using reference = await Engine.load({ ...exact, model, threads, signal });
   if (JSON.stringify(load) === JSON.stringify(exact)) {
