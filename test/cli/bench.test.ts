@@ -160,7 +160,8 @@ describe('engine bench ladder', () => {
     ]);
     const steps = ['plain C++', 'SIMD', 'threads', '8-bit activations'];
     expect(rows.map(({ name }) => name)).toEqual(steps.flatMap((step) => [`${step}: prefill`, `${step}: decode`]));
-    expect(rows[0]).toMatchObject({ backend: 'native-cpu:scalar', quality: { kl_mean: 0, top1_agreement: 1 } });
+    expect(rows[0]).toMatchObject({ backend: 'native-cpu:scalar', quality: { top1_agreement: 1 } });
+    expect(rows[0]!.quality!.kl_mean).toBeLessThan(1e-6); // float16 keys and values
     expect(rows.at(-1)!.quality!.kl_mean).toBeGreaterThan(0);
     expect(rows.at(-1)!.quality!.kl_mean).toBeLessThan(0.01);
     expect(statSync(svg).size).toBeGreaterThan(1000);
