@@ -79,7 +79,8 @@ export interface Batch extends SamplingInputs {
   readonly slotMapping: Int32Array; // [numTokens] KV slot (block · blockSize + offset) each token writes; −1 stores nothing
   readonly queryStart: Int32Array; // [numSeqs + 1] token range of each sequence
   readonly contextLens: Int32Array; // [numSeqs] tokens visible to the sequence's last query, itself included
-  readonly blockTables: Int32Array; // [numSeqs, maxBlocks] block ids in order of position
+  /** [numSeqs, maxBlocks] block ids in order of position; −1 where no layer's sliding window reaches any more. */
+  readonly blockTables: Int32Array;
 }
 
 /** What sampling one set of rows needs, besides their logits. */
@@ -98,6 +99,11 @@ export interface SamplingInputs {
 export interface Want {
   /** Copy out the logits of all rows. */
   readonly logits?: boolean;
+  /**
+   * Copy out what the head reads, for all rows: the last norm's output. A step that samples nothing and wants no logits
+   * then leaves the head out.
+   */
+  readonly hidden?: boolean;
 }
 
 export interface StepResult {
@@ -110,11 +116,28 @@ export interface StepResult {
   readonly topLogprobs: Float32Array;
   /** [numRows, vocabSize], only with want.logits. */
   readonly logits?: Float32Array;
+  /** [numRows, hiddenSize], only with want.hidden. */
+  readonly hidden?: Float32Array;
 }
 
 export interface Session {
   /** One forward pass over one batch, sampling included. One step at a time; a second call while one runs waits its turn. */
   step(batch: Batch, want?: Want): Promise<StepResult>;
+  /**
+   * Copies keys and values of whole blocks, in all layers: pairs of block ids [numPairs, 2], from and to. In order with
+   * the steps around it.
+   */
+  copyBlocks(pairs: Int32Array): Promise<void>;
+  /**
+   * Writes keys and values of these blocks, in all layers, into a new file with a label and a checksum; an existing file
+   * is replaced in one go. In order with the steps around it. Throws FILE_UNWRITABLE.
+   */
+  saveBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void>;
+  /**
+   * Reads what saveBlocks wrote into these blocks. Throws FILE_UNREADABLE, and PROMPT_CACHE_INVALID when the file is
+   * damaged, has another label, another number of blocks, or blocks of another size; then the blocks hold nothing useful.
+   */
+  loadBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void>;
   /** The sampling op alone on logits [numRows, vocabSize]; records' row fields index these rows, positions[row] is as in a batch. */
   sample(logits: Float32Array, positions: Int32Array, inputs: SamplingInputs): StepResult;
   /** A copy of a buffer as the last step left it, [rows of that step, width]; tests and debugging only. */

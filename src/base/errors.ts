@@ -57,6 +57,12 @@ const table = {
     blame: 'user',
     message: (p: { path: string }) => `${p.path} has changed since the model was opened; load the model again`,
   },
+  PROMPT_CACHE_INVALID: {
+    status: 409,
+    blame: 'user',
+    message: (p: { path: string; problem: string }) =>
+      `saved prompt ${p.path} cannot be used: ${p.problem}; delete it, it will be made again`,
+  },
   FORMAT_UNKNOWN: {
     status: 400,
     blame: 'user',
@@ -264,6 +270,12 @@ const table = {
     status: 503,
     blame: 'user',
     message: (p: { backend: string; reason: string }) => `backend ${p.backend} is not available: ${p.reason}`,
+  },
+  QUEUE_FULL: {
+    status: 503,
+    blame: 'user',
+    message: (p: { waiting: number; limit: number }) =>
+      `${p.waiting} requests are waiting already, the limit is ${p.limit}; try again later`,
   },
   OUT_OF_MEMORY: {
     status: 503,

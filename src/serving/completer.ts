@@ -28,6 +28,17 @@ export interface CompletionRequest extends SamplingOptions {
   readonly stop?: string | readonly string[] | undefined;
   /** Go on after the model's end-of-text token. Default false. */
   readonly ignoreEos?: boolean | undefined;
+  /** Answers to the same prompt, which is computed once; 1 … the sequences of a step. Default 1. */
+  readonly n?: number | undefined;
+  /** Who asks: tenants share the engine fairly, and none can hit another's cached prompts. Default: all are one. */
+  readonly tenant?: string | undefined;
+  /** Cached prompts are shared only among a tenant's requests with the same salt. */
+  readonly cacheSalt?: string | undefined;
+  /**
+   * A whole number from −100 to 100. Within a tenant lower goes first: a request of priority p waits as if it had
+   * arrived 10 · p seconds later. Default 0.
+   */
+  readonly priority?: number | undefined;
   /** Ends the request with finish reason `abort`; its memory is free within one step. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -52,6 +63,8 @@ export interface Usage {
 }
 
 export interface Timings {
+  /** Milliseconds from the call until its first step began. */
+  readonly queueMs: number;
   /** Time to first token, from the call: milliseconds. */
   readonly ttftMs: number;
   readonly prefillTokensPerSecond: number;
@@ -69,11 +82,13 @@ export interface Outcome {
 
 /** One piece of an answer: one or more tokens, and the text they complete; text never ends inside a character. */
 export interface CompletionEvent {
+  /** Which of the request's n answers, from 0. */
+  readonly index: number;
   readonly text: string;
   readonly tokenIds: readonly number[];
   /** One per token, only if asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
-  /** Only on the last event. */
+  /** Only on an answer's last event. */
   readonly outcome?: Outcome;
 }
 

@@ -1,0 +1,35 @@
+import type { Outcome } from '../serving/completer.js';
+
+/** Who asked for what. Never holds a prompt. */
+export interface RequestStart {
+  readonly requestId: string;
+  /** Names of OpenTelemetry's GenAI conventions. */
+  readonly operation: 'chat' | 'text_completion' | 'embeddings';
+  readonly model: string;
+  readonly stream: boolean;
+  /** Sampling parameters as the client gave them. */
+  readonly parameters: Readonly<Record<string, number | undefined>>;
+}
+
+export interface RequestEnd {
+  /** HTTP status of the answer; 499 when the client went away first. */
+  readonly status: number;
+  /** One for each finished answer. */
+  readonly outcomes: readonly Outcome[];
+  readonly promptTokens: number;
+  /** What went wrong, if anything did. */
+  readonly error?: unknown;
+}
+
+/** One request's life, as metrics, traces and logs see it. */
+export interface RequestObservation {
+  /** New tokens of answer `index` have arrived. */
+  tokens(index: number, count: number): void;
+  /** Called once, whatever happened. */
+  end(end: RequestEnd): void;
+}
+
+/** Is told about every request; several observers may listen. */
+export interface RequestObserver {
+  begin(start: RequestStart): RequestObservation;
+}

@@ -1,0 +1,18 @@
+import type { EngineStats } from '../engine/engine-stats.js';
+import type { Completer, PromptRequest } from './completer.js';
+import type { Embedder } from './embedder.js';
+
+export type { EngineStats } from '../engine/engine-stats.js';
+
+/** What a server needs of a loaded model; `Engine` is one. */
+export interface ServedModel extends Completer, Embedder {
+  /** Tokens of prompt and answer together. */
+  readonly contextSize: number;
+  /** Token ids of a request's prompt, checked. Throws what generate() would throw for it. */
+  promptIds(request: PromptRequest): Int32Array;
+  /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING. */
+  applyTemplate(request: PromptRequest): string;
+  /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */
+  decode(tokenIds: ArrayLike<number>): string;
+  stats(): EngineStats;
+}
