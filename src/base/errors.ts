@@ -184,7 +184,8 @@ const table = {
   PROMPT_EMPTY: {
     status: 400,
     blame: 'user',
-    message: (_: Record<never, never>) => 'the prompt is empty; give at least one character of text or one token id',
+    message: (p: { input?: number }) =>
+      `${p.input === undefined ? 'the prompt' : `input ${p.input}`} is empty; give at least one character of text or one token id`,
   },
   NO_TOKEN_ALLOWED: {
     status: 400,
@@ -195,14 +196,14 @@ const table = {
   PROMPT_TOO_LONG: {
     status: 400,
     blame: 'user',
-    message: (p: { tokens: number; limit: number }) =>
-      `prompt has ${p.tokens} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
+    message: (p: { tokens: number; limit: number; input?: number }) =>
+      `${p.input === undefined ? 'prompt' : `input ${p.input}`} has ${p.tokens} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
   },
   TOKEN_ID_INVALID: {
     status: 400,
     blame: 'user',
-    message: (p: { id: number; index: number; vocabSize: number }) =>
-      `token id ${p.id} at index ${p.index} is outside the vocabulary; use ids from 0 to ${p.vocabSize - 1}`,
+    message: (p: { id: number; index: number; vocabSize: number; input?: number }) =>
+      `token id ${p.id} at index ${p.index}${p.input === undefined ? '' : ` of input ${p.input}`} is outside the vocabulary; use ids from 0 to ${p.vocabSize - 1}`,
   },
   TEXT_INVALID: {
     status: 400,
@@ -221,6 +222,12 @@ const table = {
     blame: 'user',
     message: (p: { model: string; window: number; position: number; problem: string }) =>
       `${p.model}: ${p.problem} at position ${p.position} of window ${p.window} (both from 0); check the weights, or use --activations f32`,
+  },
+  EMBEDDING_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { input: number }) =>
+      `the vector of input ${p.input} is not finite; check the weights, or load the model with activations f32`,
   },
   VOCABULARY_MISMATCH: {
     status: 400,
