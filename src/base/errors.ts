@@ -247,6 +247,105 @@ const table = {
     message: (_: Record<never, never>) => 'the request was aborted; nothing else was affected',
   },
 
+  // --- server
+  PARAMETER_UNSUPPORTED: {
+    status: 400,
+    blame: 'user',
+    message: (p: { parameter: string; value: unknown; remedy: string }) =>
+      `${clip(p.parameter)} is ${formatValue(p.value)}, which this server cannot honour; ${p.remedy}`,
+  },
+  BODY_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { problem: string }) => `the request body ${p.problem}; send one JSON object`,
+  },
+  BODY_TOO_LARGE: {
+    status: 413,
+    blame: 'user',
+    message: (p: { limit: number }) => `the request body is larger than the limit of ${p.limit} bytes; send less`,
+  },
+  MEDIA_TYPE_UNSUPPORTED: {
+    status: 415,
+    blame: 'user',
+    message: (p: { type: string | undefined }) =>
+      `the content type is ${formatValue(p.type)}; send JSON with content-type: application/json`,
+  },
+  HTTP_INVALID: {
+    status: 400,
+    blame: 'user',
+    message: (p: { problem: string }) => `the request is not valid HTTP: ${clip(p.problem)}; correct the client`,
+  },
+  HEADERS_TOO_LARGE: {
+    status: 431,
+    blame: 'user',
+    message: (p: { limit: number }) =>
+      `the request line and headers are larger than the limit of ${p.limit} bytes; send less`,
+  },
+  CLIENT_TOO_SLOW: {
+    status: 408,
+    blame: 'user',
+    message: (p: { seconds: number; what: string }) =>
+      `the client took longer than ${p.seconds} s to ${p.what}; try again on a faster connection`,
+  },
+  ROUTE_UNKNOWN: {
+    status: 404,
+    blame: 'user',
+    message: (p: { method: string; path: string }) =>
+      `there is no route ${p.method} ${clip(p.path)}; check the base URL, which ends in /v1 for OpenAI's clients`,
+  },
+  METHOD_UNKNOWN: {
+    status: 405,
+    blame: 'user',
+    message: (p: { method: string; path: string; allowed: string }) =>
+      `${p.method} is not allowed on ${clip(p.path)}; use ${p.allowed}`,
+  },
+  HOST_REFUSED: {
+    status: 403,
+    blame: 'user',
+    message: (p: { host: string | undefined }) =>
+      `the Host header is ${formatValue(p.host)}, but without an API key this server answers only to localhost; use http://127.0.0.1, or start it with an API key`,
+  },
+  API_KEY_INVALID: {
+    status: 401,
+    blame: 'user',
+    message: (p: { given: boolean }) =>
+      `${p.given ? 'the API key is unknown to this server' : 'no API key was given'}; send the header Authorization: Bearer KEY`,
+  },
+  MODEL_UNKNOWN: {
+    status: 404,
+    blame: 'user',
+    message: (p: { model: string; served: readonly string[] }) =>
+      `the model ${formatValue(p.model)} is not served here; use ${p.served.slice(0, 8).map(clip).join(' or ')}`,
+  },
+  KEY_BUSY: {
+    status: 429,
+    blame: 'user',
+    message: (p: { limit: number }) =>
+      `this API key has ${p.limit} requests in progress, which is its limit; wait for one to end`,
+  },
+  DEADLINE_EXCEEDED: {
+    status: 504,
+    blame: 'user',
+    message: (p: { seconds: number }) =>
+      `the answer was not complete after ${p.seconds} s, the most a request may take; ask for fewer tokens, or try again later`,
+  },
+  MODEL_LOADING: {
+    status: 503,
+    blame: 'user',
+    message: (_: Record<never, never>) => 'the model is being loaded; try again in a moment',
+  },
+  MODEL_UNAVAILABLE: {
+    status: 503,
+    blame: 'user',
+    message: (p: { reason: string }) =>
+      `the model could not be loaded: ${p.reason.slice(0, 300)}; correct that and start the server again`,
+  },
+  SHUTTING_DOWN: {
+    status: 503,
+    blame: 'user',
+    message: (_: Record<never, never>) => 'the server is shutting down; try again in a moment',
+  },
+
   // --- benchmarks
   DEPENDENCY_MISSING: {
     status: 503,
