@@ -9,6 +9,8 @@ export interface RequestStart {
   readonly stream: boolean;
   /** Sampling parameters as the client gave them. */
   readonly parameters: Readonly<Record<string, number | undefined>>;
+  /** The request's headers, which may say what trace it belongs to (traceparent, baggage). */
+  readonly traceHeaders?: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 
 export interface RequestEnd {
