@@ -1,0 +1,113 @@
+import pino, { type Logger } from 'pino';
+import { EngineError } from '../base/errors.js';
+import type { CompletionRequest } from '../serving/completer.js';
+import type { ServedModel } from '../serving/served-model.js';
+import type { RequestEnd, RequestObserver, RequestStart } from './observer.js';
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** Bytes of lines kept for a reader that does not read; more are dropped. */
+const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+
+export interface ServerLog {
+  readonly log: Logger;
+  /** Writes what is left, at once. */
+  flush(): void;
+}
+
+/** Lines on stderr: JSON, or for people if it is a terminal. Writing never holds up the event loop. */
+export function openLog(level: LogLevel, isTerminal = process.stderr.isTTY === true): ServerLog {
+  const file = pino.destination({ dest: 2, sync: false, maxLength: MAX_WAITING_BYTES });
+  file.on('error', () => undefined); // there is nowhere left to report it
+  const flush = () => {
+    try {
+      file.flushSync();
+    } catch {
+      // the reader is gone
+    }
+  };
+  const stream = isTerminal ? { write: (line: string) => file.write(readable(line)) } : file;
+  return { log: pino({ level, base: null }, stream), flush };
+}
+
+/** One line of JSON as people like to read it. */
+export function readable(line: string): string {
+  const { level, time, msg, err, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const label = pino.levels.labels[Number(level)] ?? 'info';
+  const clock = new Date(Number(time)).toTimeString().slice(0, 8);
+  const fields = Object.entries(rest).map(([name, value]) =>
+    typeof value === 'string' && /^[\w.:/-]+$/.test(value) ? `${name}=${value}` : `${name}=${JSON.stringify(value)}`,
+  );
+  const stack = (err as { stack?: string } | undefined)?.stack;
+  return `${[clock, label.toUpperCase().padEnd(5), msg, ...fields].join(' ')}\n${stack === undefined ? '' : `${stack}\n`}`;
+}
+
+/** One line per request, at its end. Never a prompt or an answer, nor a message that may quote them. */
+export class RequestLog implements RequestObserver {
+  constructor(private readonly log: Logger) {}
+
+  begin(start: RequestStart) {
+    const begun = performance.now();
+    return {
+      tokens: () => undefined,
+      end: (end: RequestEnd) => this.#write(start, end, performance.now() - begun),
+    };
+  }
+
+  #write(start: RequestStart, end: RequestEnd, totalMs: number): void {
+    const { requestId, operation, model, stream } = start;
+    const { status, promptTokens, outcomes, error } = end;
+    const first = outcomes[0]; // of n answers; the others began with it
+    const generated = outcomes.reduce((sum, { usage }) => sum + usage.completionTokens, 0);
+    const fields = {
+      request_id: requestId,
+      operation,
+      model,
+      stream,
+      status,
+      prompt_tokens: promptTokens,
+      ...(first !== undefined && {
+        completion_tokens: generated,
+        cached_tokens: first.usage.cachedTokens,
+        queue_ms: rounded(first.timings.queueMs),
+        ttft_ms: rounded(first.timings.ttftMs),
+      }),
+      total_ms: rounded(totalMs),
+      ...(first !== undefined && {
+        tokens_per_second: rounded((generated * 1000) / totalMs),
+        finish_reasons: outcomes.map(({ finishReason }) => finishReason),
+      }),
+      ...(error !== undefined && { error: error instanceof EngineError ? error.code : 'INTERNAL' }),
+    };
+    if (status < 500) this.log.info(fields, 'request');
+    else if (error instanceof EngineError && error.blame !== 'engine')
+      this.log.warn(fields, 'request'); // such as a full queue
+    else this.log.error({ ...fields, err: error }, 'request');
+  }
+}
+
+function rounded(value: number): number {
+  return Math.round(value * 10) / 10;
+}
+
+/** A model that logs every prompt it gets. */
+export function withPromptLog(model: ServedModel, log: Logger): ServedModel {
+  return {
+    contextSize: model.contextSize,
+    promptIds: (request) => model.promptIds(request),
+    applyTemplate: (request) => model.applyTemplate(request),
+    encode: (text, options) => model.encode(text, options),
+    decode: (tokenIds) => model.decode(tokenIds),
+    stats: () => model.stats(),
+    generate: (request: CompletionRequest) => {
+      const { prompt, messages, tools, tokenIds, tenant } = request;
+      log.info({ tenant, prompt, messages, tools, token_ids: tokenIds && Array.from(tokenIds) }, 'prompt');
+      return model.generate(request);
+    },
+    embed: (request) => {
+      log.info({ tenant: request.tenant, inputs: request.inputs }, 'prompt');
+      return model.embed(request);
+    },
+  };
+}
