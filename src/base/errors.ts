@@ -346,6 +346,13 @@ const table = {
     message: (_: Record<never, never>) => 'the server is shutting down; try again in a moment',
   },
 
+  LISTEN_FAILED: {
+    status: 503,
+    blame: 'user',
+    message: (p: { host: string; port: number; reason: string }) =>
+      `cannot listen on ${clip(p.host)} port ${p.port}: ${clip(p.reason)}; choose another --port or --host`,
+  },
+
   // --- benchmarks
   DEPENDENCY_MISSING: {
     status: 503,
