@@ -115,6 +115,13 @@ bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, Array
          top_logprobs.size() == top_ids.size();
 }
 
+// An array [rows of the batch, width] for results, or null where none was given; false if it has another length.
+bool GetRows(const Napi::Value& value, const Batch& batch, int32_t width, Arrays* arrays, float** out) {
+  const std::span<float> values = arrays->Get<float>(value);
+  *out = values.empty() ? nullptr : values.data();
+  return values.empty() || values.size() == batch.sampling.records.size() * static_cast<size_t>(width);
+}
+
 FileStamp ToFileStamp(const Napi::Object& file) {
   return {.path = file.Get("path").ToString(),
           .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
@@ -124,10 +131,13 @@ FileStamp ToFileStamp(const Napi::Object& file) {
 class SessionObject : public Napi::ObjectWrap<SessionObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
-    return DefineClass(env, "Session",
-                       {InstanceMethod<&SessionObject::Load>("load"), InstanceMethod<&SessionObject::Step>("step"),
-                        InstanceMethod<&SessionObject::Sample>("sample"), InstanceMethod<&SessionObject::Read>("read"),
-                        InstanceMethod<&SessionObject::Dispose>("dispose")});
+    return DefineClass(
+        env, "Session",
+        {InstanceMethod<&SessionObject::Load>("load"), InstanceMethod<&SessionObject::Step>("step"),
+         InstanceMethod<&SessionObject::Sample>("sample"), InstanceMethod<&SessionObject::Read>("read"),
+         InstanceMethod<&SessionObject::CopyBlocks>("copyBlocks"),
+         InstanceMethod<&SessionObject::SaveBlocks>("saveBlocks"),
+         InstanceMethod<&SessionObject::LoadBlocks>("loadBlocks"), InstanceMethod<&SessionObject::Dispose>("dispose")});
   }
 
   explicit SessionObject(const Napi::CallbackInfo& info)
@@ -208,12 +218,10 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
       CopySampling(info, 6, &arrays, &batch.sampling);
       const auto results = info[13].As<Napi::Object>();
       const bool fits = GetOutputs(results, batch.sampling, &arrays, &call->outputs.sampling);
-      const std::span<float> logits = arrays.Get<float>(results.Get("logits"));
-      const size_t all = batch.sampling.records.size() * static_cast<size_t>(session_->plan().vocab_size());
-      if (!fits || !arrays.ok() || (!logits.empty() && logits.size() != all)) {
-        return Settle(*call, Internal(kWrongArrays));
-      }
-      call->outputs.logits = logits.empty() ? nullptr : logits.data();
+      const Plan& plan = session_->plan();
+      const bool rows_fit = GetRows(results.Get("logits"), batch, plan.vocab_size(), &arrays, &call->outputs.logits) &&
+                            GetRows(results.Get("hidden"), batch, plan.hidden_size(), &arrays, &call->outputs.hidden);
+      if (!fits || !arrays.ok() || !rows_fit) return Settle(*call, Internal(kWrongArrays));
       napi_create_reference(info.Env(), results, 1, &call->results);
     } catch (const std::bad_alloc&) {
       return Settle(*call, OutOfMemory(0, "the copy of a batch"));
@@ -244,6 +252,39 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     auto call = std::make_unique<Call>(Job::Kind::kRead, info.Env());
     if (disposed_ || !loaded_) return Settle(*call, Disposed());
     call->buffer = info[0].ToNumber().Int32Value();
+    return Submit(std::move(call));
+  }
+
+  // copyBlocks(pairs of block ids)
+  Napi::Value CopyBlocks(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kCopyBlocks, info.Env());
+    return SubmitBlocks(std::move(call), info[0], info.Env().Undefined());
+  }
+
+  // saveBlocks(path, block ids, label)
+  Napi::Value SaveBlocks(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kSaveBlocks, info.Env());
+    call->path = info[0].ToString();
+    return SubmitBlocks(std::move(call), info[1], info[2]);
+  }
+
+  // loadBlocks(path, block ids, label)
+  Napi::Value LoadBlocks(const Napi::CallbackInfo& info) {
+    auto call = std::make_unique<Call>(Job::Kind::kLoadBlocks, info.Env());
+    call->path = info[0].ToString();
+    return SubmitBlocks(std::move(call), info[1], info[2]);
+  }
+
+  Napi::Value SubmitBlocks(std::unique_ptr<Call> call, const Napi::Value& blocks, const Napi::Value& label) {
+    if (disposed_ || !loaded_) return Settle(*call, Disposed());
+    try {
+      Arrays arrays(Env());
+      arrays.Copy<int32_t>(blocks, &call->blocks);
+      arrays.Copy<uint8_t>(label, &call->label);
+      if (!arrays.ok()) return Settle(*call, Internal(kWrongArrays));
+    } catch (const std::bad_alloc&) {
+      return Settle(*call, OutOfMemory(0, "the copy of a label"));
+    }
     return Submit(std::move(call));
   }
 

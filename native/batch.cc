@@ -44,10 +44,14 @@ std::string CheckSequences(const Batch& batch, const Plan& plan) {
     if (plan.kv_layers.empty()) continue;
     const int32_t blocks = context / limits.block_size + (context % limits.block_size != 0);
     if (blocks > batch.max_blocks()) return OutOfRange("contextLens", s, context);
+    // Blocks before the first position that any layer's window reaches may be absent.
+    const int32_t first_visible = std::max(0, context - queries - plan.window + 1);
+    const int32_t unseen = first_visible / limits.block_size;
     const size_t row = static_cast<size_t>(s) * static_cast<size_t>(batch.max_blocks());
-    for (size_t i = row; i < row + static_cast<size_t>(blocks); i++) {
+    for (int32_t b = 0; b < blocks; b++) {
+      const size_t i = row + static_cast<size_t>(b);
       const int32_t block = batch.block_tables[i];
-      if (block < 0 || block >= limits.num_blocks) return OutOfRange("blockTables", i, block);
+      if (block < (b < unseen ? -1 : 0) || block >= limits.num_blocks) return OutOfRange("blockTables", i, block);
     }
   }
   return "";

@@ -1,6 +1,7 @@
 // The ragged inputs of one step, copied from JavaScript before step() returns; shapes as in src/backend/backend.ts.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ struct SamplingInputs {
   std::vector<uint32_t> mask;  // [num_rows, ceil(vocab_size / 32)] or empty
 
   int32_t num_rows() const { return static_cast<int32_t>(records.size()); }
+  bool needs_logits() const {
+    return std::any_of(records.begin(), records.end(), [](const SamplingRecord& record) { return record.flags != 0; });
+  }
 };
 
 struct Batch {
@@ -31,7 +35,7 @@ struct Batch {
   std::vector<int32_t> slot_mapping;  // [num_tokens]
   std::vector<int32_t> query_start;   // [num_seqs + 1]
   std::vector<int32_t> context_lens;  // [num_seqs]
-  std::vector<int32_t> block_tables;  // [num_seqs, max_blocks]
+  std::vector<int32_t> block_tables;  // [num_seqs, max_blocks] −1 where no layer's window reaches
   SamplingInputs sampling;
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }

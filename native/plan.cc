@@ -64,6 +64,20 @@ bool ReadOp(int32_t code, WordReader* reader, Op* op) {
   }
 }
 
+// What follows from the ops of a plan as a whole.
+void Survey(Plan* plan) {
+  for (size_t i = 0; i < plan->ops.size(); i++) {
+    if (const auto* linear = std::get_if<LinearOp>(&plan->ops[i]); linear && linear->out == plan->logits) {
+      plan->head = static_cast<int32_t>(i);
+      plan->hidden = linear->x;
+    } else if (const auto* attention = std::get_if<AttentionOp>(&plan->ops[i])) {
+      const int32_t context_size = plan->limits.context_size;
+      const int32_t window = attention->window == 0 ? context_size : std::min(attention->window, context_size);
+      plan->window = std::max(plan->window, window);
+    }
+  }
+}
+
 }  // namespace
 
 int32_t Plan::num_token_ids() const {
@@ -150,7 +164,9 @@ std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* p
   }
   if (reader.overrun()) return "the plan's words end early";
   if (!reader.at_end()) return "the plan's words go on after its last op";
-  return VerifyPlan(*plan, num_files);
+  if (std::string problem = VerifyPlan(*plan, num_files); !problem.empty()) return problem;
+  Survey(plan);
+  return "";
 }
 
 }  // namespace engine

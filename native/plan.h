@@ -68,8 +68,15 @@ struct Plan {
   std::vector<Op> ops;
   int32_t logits;           // buffer
   int32_t arena_widths[2];  // floats per row, by Rows
+  // The head: the linear that makes the logits, by its place in `ops`, and the buffer that it reads; −1 without one.
+  int32_t head = -1;
+  int32_t hidden = -1;
+  // Positions that any layer's attention sees, counted back from the query and including it; the context size if one
+  // has no window.
+  int32_t window = 0;
 
   int32_t vocab_size() const { return buffers[logits].width; }
+  int32_t hidden_size() const { return hidden < 0 ? 0 : buffers[hidden].width; }
   int32_t row_capacity(Rows rows) const { return rows == Rows::kTokens ? limits.max_tokens : limits.max_rows; }
   // Token ids and positions of a batch are below these: the rows of every table they are looked up in.
   int32_t num_token_ids() const;

@@ -167,6 +167,12 @@ class Interpreter {
   const Range columns_;  // unless by_rows_
 };
 
+void CopyHidden(const StepContext& context, size_t row) {
+  const auto width = static_cast<size_t>(context.plan.buffers[context.plan.hidden].width);
+  const float* hidden = context.workspace.buffer(context.plan, context.plan.hidden);
+  std::memcpy(context.outputs.hidden + row * width, hidden + row * width, width * sizeof(float));
+}
+
 }  // namespace
 
 void RunTask(const StepContext& context, const Task& task, Part part, int32_t thread) {
@@ -180,6 +186,7 @@ void RunSampling(const StepContext& context, Part part, int32_t thread) {
   const SamplingInputs& sampling = context.batch.sampling;
   const float* all_logits = context.workspace.buffer(context.plan, context.plan.logits);
   for (int32_t r = part.index; r < sampling.num_rows(); r += part.count) {
+    if (context.outputs.hidden != nullptr) CopyHidden(context, static_cast<size_t>(r));
     const size_t row = static_cast<size_t>(r) * vocab_size;
     const float* logits = all_logits + row;
     if (context.outputs.logits != nullptr) {

@@ -12,6 +12,7 @@ namespace engine {
 struct StepOutputs {
   SamplingOutputs sampling;
   float* logits;  // [num_rows, vocab_size], or null if not wanted
+  float* hidden;  // [num_rows, width of plan.hidden], or null if not wanted
 };
 
 struct StepContext {
@@ -22,6 +23,7 @@ struct StepContext {
   const Workspace& workspace;
   const Batch& batch;  // checked
   const StepOutputs& outputs;
+  const size_t num_stages;  // of the schedule, those that the step needs
 
   int32_t NumRows(Rows rows) const { return rows == Rows::kTokens ? batch.num_tokens() : batch.sampling.num_rows(); }
 };
@@ -29,7 +31,7 @@ struct StepContext {
 // part.unit must be 0: the task has its own. `thread` says whose scratch is used.
 void RunTask(const StepContext& context, const Task& task, kernels::Part part, int32_t thread);
 
-// Samples this part's rows of logits, after all tasks.
+// Samples this part's rows of logits and copies out what else is wanted of them, after all tasks.
 void RunSampling(const StepContext& context, kernels::Part part, int32_t thread);
 
 }  // namespace engine

@@ -45,14 +45,21 @@ class Scheduler {
 
   Schedule Run() {
     for (const Op& op : plan_.ops) {
+      const bool is_head = &op - plan_.ops.data() == plan_.head;
       Access access = AccessOf(plan_, op);
       int32_t area = -1;
       if (const auto* linear = std::get_if<LinearOp>(&op); linear != nullptr && linear->activations == 1) {
         area = AreaWithCodes(*linear);
         access.reads.push_back(OfCodes(area));
       }
+      if (is_head) {  // in a stage of its own, which a step can leave out
+        schedule_.num_hidden_stages = schedule_.stages.size();
+        schedule_.stages.emplace_back();
+        accesses_.clear();
+      }
       Append({.op = op, .codes_area = area}, access);
     }
+    if (plan_.head < 0) schedule_.num_hidden_stages = schedule_.stages.size();
     return std::move(schedule_);
   }
 

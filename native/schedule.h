@@ -57,6 +57,8 @@ struct Stage {
 struct Schedule {
   std::vector<Stage> stages;
   std::vector<CodesArea> areas;
+  // Stages before the plan's head, which makes logits of hidden states; all of them if it has none.
+  size_t num_hidden_stages;
 };
 
 // Bounds what a stage's chunks can add up to.

@@ -5,6 +5,7 @@
 #include <new>
 #include <system_error>
 
+#include "native/kv_blocks.h"
 #include "native/step_work.h"
 
 namespace engine {
@@ -75,8 +76,10 @@ Failure Session::Run(Job* job) {
       return Load(&job->load);
     case Job::Kind::kStep:
       return Step(job->batch, job->outputs);
-    default:
+    case Job::Kind::kRead:
       return Read(job->buffer, &job->rows);
+    default:
+      return MoveBlocks(*job);
   }
 }
 
@@ -106,7 +109,9 @@ Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
   if (batch.num_tokens() > 0) {
     workspace_->ExtendRope(plan_, *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
   }
-  StepContext context{*kernels_, plan_, schedule_, *weights_, *workspace_, batch, outputs};
+  const bool with_head = outputs.hidden == nullptr || outputs.logits != nullptr || batch.sampling.needs_logits();
+  const size_t num_stages = with_head ? schedule_.stages.size() : schedule_.num_hidden_stages;
+  StepContext context{*kernels_, plan_, schedule_, *weights_, *workspace_, batch, outputs, num_stages};
   const bool alone = adaptive_ && StepTime(context) < kSmallStep;
   const int32_t num_threads = alone ? 1 : team_->NumThreads();
   StepWork work(context, num_threads, chunk_time_);
@@ -124,6 +129,14 @@ Failure Session::Read(int32_t buffer, std::vector<float>* rows) const {
   const float* data = workspace_->buffer(plan_, buffer);
   rows->assign(data, data + count);
   return {};
+}
+
+Failure Session::MoveBlocks(const Job& job) const {
+  if (!team_) return Internal("blocks were named before the session was loaded");
+  const KvBlocks blocks(plan_, *workspace_, cancelled_);
+  if (job.kind == Job::Kind::kCopyBlocks) return blocks.Copy(job.blocks);
+  if (job.kind == Job::Kind::kSaveBlocks) return blocks.Save(job.path, job.blocks, job.label);
+  return blocks.Load(job.path, job.blocks, job.label);
 }
 
 Failure Session::Sample(const SamplingInputs& inputs, std::span<const float> logits, std::span<const int32_t> positions,

@@ -32,7 +32,7 @@ struct LoadRequest {
 
 // One piece of work for the executor, made by the caller, who gets it back when it is done.
 struct Job {
-  enum class Kind { kLoad, kStep, kRead, kDispose };
+  enum class Kind { kLoad, kStep, kRead, kCopyBlocks, kSaveBlocks, kLoadBlocks, kDispose };
 
   explicit Job(Kind kind) : kind(kind) {}
   virtual ~Job() = default;
@@ -45,6 +45,10 @@ struct Job {
   StepOutputs outputs;      // kStep
   int32_t buffer;           // kRead
   std::vector<float> rows;  // kRead: the result
+
+  std::vector<int32_t> blocks;  // ids; kCopyBlocks: pairs of them
+  std::string path;             // kSaveBlocks, kLoadBlocks; UTF-8
+  std::vector<uint8_t> label;
 };
 
 class Session {
@@ -83,6 +87,7 @@ class Session {
   Failure Load(LoadRequest* request);
   Failure Step(const Batch& batch, const StepOutputs& outputs);
   Failure Read(int32_t buffer, std::vector<float>* rows) const;
+  Failure MoveBlocks(const Job& job) const;
   void Free();
 
   const Done done_;

@@ -21,6 +21,7 @@ double NumPairs(const Batch& batch) {
 
 // In nanoseconds.
 double TimeOf(const StepContext& context, const Task& task, double num_pairs) {
+  if (context.NumRows(task.rows) == 0) return 0;
   return task.cost.fixed + context.NumRows(task.rows) * task.cost.per_row + num_pairs * task.cost.per_pair;
 }
 
@@ -35,11 +36,11 @@ StepWork::StepWork(const StepContext& context, int32_t num_threads, double chunk
 }
 
 int32_t StepWork::NextStage() {
-  const std::vector<Stage>& stages = context_.schedule.stages;
-  const auto num_stages = static_cast<int64_t>(stages.size());
+  const auto num_stages = static_cast<int64_t>(context_.num_stages);
   stage_++;
   if (stage_ > num_stages) return 0;
-  num_chunks_ = stage_ < num_stages ? ShareOut(stages[static_cast<size_t>(stage_)]) : ShareOutSampling();
+  num_chunks_ =
+      stage_ < num_stages ? ShareOut(context_.schedule.stages[static_cast<size_t>(stage_)]) : ShareOutSampling();
   return num_chunks_;
 }
 
@@ -82,9 +83,8 @@ int32_t StepWork::MostChunks(const Task& task) const {
 }
 
 void StepWork::RunChunk(int32_t chunk, int32_t thread) {
-  const std::vector<Stage>& stages = context_.schedule.stages;
-  if (stage_ == static_cast<int64_t>(stages.size())) return RunSampling(context_, {chunk, num_chunks_}, thread);
-  const std::vector<Task>& tasks = stages[static_cast<size_t>(stage_)].tasks;
+  if (stage_ == static_cast<int64_t>(context_.num_stages)) return RunSampling(context_, {chunk, num_chunks_}, thread);
+  const std::vector<Task>& tasks = context_.schedule.stages[static_cast<size_t>(stage_)].tasks;
   if (chunk_begins_.empty()) {
     for (const Task& task : tasks) RunTask(context_, task, {0, 1}, thread);
     return;
@@ -98,8 +98,8 @@ void StepWork::RunChunk(int32_t chunk, int32_t thread) {
 double StepTime(const StepContext& context) {
   const double num_pairs = NumPairs(context.batch);
   double time = 0;
-  for (const Stage& stage : context.schedule.stages) {
-    for (const Task& task : stage.tasks) time += TimeOf(context, task, num_pairs);
+  for (size_t stage = 0; stage < context.num_stages; stage++) {
+    for (const Task& task : context.schedule.stages[stage].tasks) time += TimeOf(context, task, num_pairs);
   }
   return time;
 }

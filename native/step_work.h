@@ -27,7 +27,7 @@ class StepWork final : public Work {
   const int32_t num_threads_;
   const double chunk_time_;
   const double num_pairs_;             // of a query and a position that it sees
-  int64_t stage_ = -1;                 // the open one; the number of stages: sampling
+  int64_t stage_ = -1;                 // the open one; num_stages: sampling
   int32_t num_chunks_ = 0;             // of the open stage
   std::vector<int32_t> chunk_begins_;  // by task of the open stage; empty if one chunk does them all
 };

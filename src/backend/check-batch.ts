@@ -2,6 +2,7 @@ import { EngineError, invariant } from '../base/errors.js';
 import type { Batch, SamplingInputs, SessionLimits } from './backend.js';
 import type { Plan } from './plan.js';
 import { SAMPLING_WORDS } from './sampling.js';
+import { MAX_LABEL_BYTES } from './saved-blocks.js';
 
 /**
  * Checks what the caller of step() got wrong before it crosses to native code, which checks ranges of everything else.
@@ -41,6 +42,44 @@ export function checkSampling(inputs: SamplingInputs): void {
   }
   invariant(bias === undefined || bias.values instanceof Float32Array, 'bias has no Float32Array of values');
   invariant(mask === undefined || mask instanceof Int32Array, 'mask is no Int32Array');
+}
+
+/**
+ * Throws INTERNAL unless every entry that attention may read is a block. −1 stands for blocks before the first position
+ * that any layer's window reaches from a sequence's first query.
+ */
+export function checkBlockTables(batch: Batch, plan: Plan, limits: SessionLimits): void {
+  if (plan.kvLayers.length === 0) return;
+  const { blockTables, contextLens, queryStart } = batch;
+  const windows = plan.ops.flatMap((op) => (op.op === 'attention' ? [op.window || Infinity] : []));
+  const maxBlocks = blockTables.length / Math.max(1, contextLens.length);
+  contextLens.forEach((contextLen, s) => {
+    const firstQuery = contextLen - (queryStart[s + 1]! - queryStart[s]!);
+    const firstVisible = Math.max(0, firstQuery - Math.max(...windows) + 1);
+    const numBlocks = Math.ceil(contextLen / limits.blockSize);
+    invariant(numBlocks <= maxBlocks, `contextLens[${s}] is ${contextLen}`);
+    for (let b = 0; b < numBlocks; b++) {
+      const block = blockTables[s * maxBlocks + b]!;
+      const lowest = (b + 1) * limits.blockSize <= firstVisible ? -1 : 0;
+      invariant(block >= lowest && block < limits.numBlocks, `blockTables[${s * maxBlocks + b}] is ${block}`);
+    }
+  });
+}
+
+/** Throws INTERNAL unless these are at most `most` ids of blocks. */
+export function checkBlocks(blocks: Int32Array, { numBlocks }: SessionLimits, most: number): void {
+  invariant(blocks instanceof Int32Array, 'ids of blocks are no Int32Array');
+  invariant(blocks.length <= most, `${blocks.length} blocks were given; at most ${most} are allowed`);
+  for (const block of blocks) invariant(block >= 0 && block < numBlocks, `there is no block ${block}`);
+}
+
+/** Throws INTERNAL. */
+export function checkLabel(label: Uint8Array): void {
+  invariant(label instanceof Uint8Array, 'a label is no Uint8Array');
+  invariant(
+    label.length <= MAX_LABEL_BYTES,
+    `a label has ${label.length} bytes; at most ${MAX_LABEL_BYTES} are allowed`,
+  );
 }
 
 /** Token ids a plan can look up: the rows of its smallest embedding table. */

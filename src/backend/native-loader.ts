@@ -104,6 +104,9 @@ export interface NativeHandle {
     ...samplingAndResults: [...NativeSampling, NativeResults]
   ): NativeFailure | undefined;
   read(buffer: number): Promise<NativeFailure | Float32Array>;
+  copyBlocks(pairs: Int32Array): Promise<NativeFailure | undefined>;
+  saveBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<NativeFailure | undefined>;
+  loadBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<NativeFailure | undefined>;
   dispose(): Promise<NativeFailure | undefined>;
 }
 
@@ -136,6 +139,7 @@ export interface NativeResults {
   readonly topIds: Int32Array;
   readonly topLogprobs: Float32Array;
   readonly logits?: Float32Array;
+  readonly hidden?: Float32Array;
 }
 
 /** An error of the table in base/errors.ts. */

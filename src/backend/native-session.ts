@@ -1,30 +1,35 @@
 import { EngineError, invariant } from '../base/errors.js';
 import type { Batch, SamplingInputs, Session, SessionLimits, StepResult, Want } from './backend.js';
-import { checkBatch, checkSampling, numTokenIds } from './check-batch.js';
+import { checkBatch, checkBlocks, checkLabel, checkSampling, numTokenIds } from './check-batch.js';
 import type { NativeFailure, NativeHandle, NativeSampling } from './native-loader.js';
 import type { Buffer } from './op.js';
-import type { Plan } from './plan.js';
+import { hiddenOf, type Plan } from './plan.js';
 import { LOGPROBS, MAX_TOP_LOGPROBS, SAMPLING_WORDS, samplingIndex } from './sampling.js';
 
 /** A session whose work is done by native code, in threads of its own. */
 export class NativeSession implements Session {
   readonly #handle: NativeHandle;
   readonly #limits: SessionLimits;
-  readonly #vocabSize: number;
+  readonly #plan: Plan;
   readonly #numTokenIds: number;
   #disposal: Promise<void> | null = null;
 
   constructor(handle: NativeHandle, plan: Plan, limits: SessionLimits) {
     this.#handle = handle;
     this.#limits = limits;
-    this.#vocabSize = plan.logits.width;
+    this.#plan = plan;
     this.#numTokenIds = numTokenIds(plan);
   }
 
   async step(batch: Batch, want: Want = {}): Promise<StepResult> {
     this.#checkUsable();
     checkBatch(batch, this.#limits, this.#numTokenIds);
-    const results = allocateResults(batch, want.logits ? this.#vocabSize : null);
+    const numRows = batch.sampling.length / SAMPLING_WORDS;
+    const results = {
+      ...allocateResults(batch),
+      ...(want.logits && { logits: allocateRows(numRows, this.#plan.logits) }),
+      ...(want.hidden && { hidden: allocateRows(numRows, hiddenOf(this.#plan)) }),
+    };
     const { tokenIds, positions, slotMapping, queryStart, contextLens, blockTables } = batch;
     const failure = await this.#handle.step(
       tokenIds,
@@ -43,7 +48,7 @@ export class NativeSession implements Session {
   sample(logits: Float32Array, positions: Int32Array, inputs: SamplingInputs): StepResult {
     this.#checkUsable();
     checkSampling(inputs);
-    const results = allocateResults(inputs, null);
+    const results = allocateResults(inputs);
     const failure = this.#handle.sample(logits, positions, ...flatten(inputs), results);
     if (failure) throw engineError(failure);
     return results;
@@ -56,10 +61,36 @@ export class NativeSession implements Session {
     return rows;
   }
 
+  async copyBlocks(pairs: Int32Array): Promise<void> {
+    this.#checkUsable();
+    checkBlocks(pairs, this.#limits, 2 * this.#limits.numBlocks);
+    const failure = await this.#handle.copyBlocks(pairs);
+    if (failure) throw engineError(failure);
+  }
+
+  async saveBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.#checkSaved(path, blocks, label);
+    const failure = await this.#handle.saveBlocks(path, blocks, label);
+    if (failure) throw engineError(failure);
+  }
+
+  async loadBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.#checkSaved(path, blocks, label);
+    const failure = await this.#handle.loadBlocks(path, blocks, label);
+    if (failure) throw engineError(failure);
+  }
+
   /** A step in flight stops at its next op and rejects with DISPOSED, as do steps that wait. */
   dispose(): Promise<void> {
     this.#disposal ??= this.#handle.dispose().then(() => undefined);
     return this.#disposal;
+  }
+
+  #checkSaved(path: string, blocks: Int32Array, label: Uint8Array): void {
+    this.#checkUsable();
+    invariant(!path.includes('\0'), 'a path has a null character'); // it would end there
+    checkBlocks(blocks, this.#limits, this.#limits.numBlocks);
+    checkLabel(label);
   }
 
   #checkUsable(): void {
@@ -68,7 +99,7 @@ export class NativeSession implements Session {
 }
 
 /** Results are allocated here, where a lack of memory can be reported, and filled in by native code. */
-function allocateResults({ sampling }: SamplingInputs, vocabSize: number | null): StepResult {
+function allocateResults({ sampling }: SamplingInputs): StepResult {
   const numRows = sampling.length / SAMPLING_WORDS;
   let numTop = 0;
   for (let record = 0; record < sampling.length; record += SAMPLING_WORDS) {
@@ -82,15 +113,14 @@ function allocateResults({ sampling }: SamplingInputs, vocabSize: number | null)
     logprobs: new Float32Array(numRows),
     topIds: new Int32Array(numRows * numTop),
     topLogprobs: new Float32Array(numRows * numTop),
-    ...(vocabSize !== null && { logits: allocateFloats(numRows * vocabSize) }),
   };
 }
 
-function allocateFloats(length: number): Float32Array {
+function allocateRows(numRows: number, { width }: Buffer): Float32Array {
   try {
-    return new Float32Array(length);
+    return new Float32Array(numRows * width);
   } catch (cause) {
-    throw new EngineError('OUT_OF_MEMORY', { bytes: length * 4, what: 'a copy of logits' }, { cause });
+    throw new EngineError('OUT_OF_MEMORY', { bytes: numRows * width * 4, what: 'a copy of results' }, { cause });
   }
 }
 

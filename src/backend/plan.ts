@@ -157,6 +157,21 @@ export class PlanBuilder {
   }
 }
 
+/**
+ * A plan's head, the linear that makes its logits, by its place in the plan's ops; −1 if it has none. What it reads are
+ * the hidden states; it and what follows is only needed for logits.
+ */
+export function headIndex({ ops, logits }: Pick<Plan, 'ops' | 'logits'>): number {
+  return ops.findLastIndex((op) => op.op === 'linear' && op.out.id === logits.id);
+}
+
+/** The rows that a plan's head reads. Throws INTERNAL if it has none. */
+export function hiddenOf(plan: Plan): Buffer {
+  const head = plan.ops[headIndex(plan)];
+  invariant(head?.op === 'linear', 'hidden states of a plan whose logits no linear makes');
+  return head.x;
+}
+
 const bufferFields = new Map(
   opNames.map((name) => [name, opFields(name).flatMap(([field, kind]) => (kind === 'buffer' ? [field] : []))]),
 );

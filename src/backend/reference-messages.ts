@@ -14,7 +14,14 @@ export type ReferenceRequest =
       readonly options: ReferenceOptions;
     }
   | { readonly kind: 'step'; readonly batch: Batch; readonly want: Want }
-  | { readonly kind: 'read'; readonly buffer: Buffer };
+  | { readonly kind: 'read'; readonly buffer: Buffer }
+  | { readonly kind: 'copyBlocks'; readonly pairs: Int32Array }
+  | {
+      readonly kind: 'saveBlocks' | 'loadBlocks';
+      readonly path: string;
+      readonly blocks: Int32Array;
+      readonly label: Uint8Array;
+    };
 
 export type ReferenceAnswer =
   | { readonly kind: 'value'; readonly value: StepResult | Float32Array | null }

@@ -46,6 +46,21 @@ class ReferenceSession implements Session {
     return (await this.#thread.request({ kind: 'step', batch, want })) as StepResult;
   }
 
+  async copyBlocks(pairs: Int32Array): Promise<void> {
+    this.#checkUsable();
+    await this.#thread.request({ kind: 'copyBlocks', pairs });
+  }
+
+  async saveBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.#checkUsable();
+    await this.#thread.request({ kind: 'saveBlocks', path, blocks, label });
+  }
+
+  async loadBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.#checkUsable();
+    await this.#thread.request({ kind: 'loadBlocks', path, blocks, label });
+  }
+
   sample(logits: Float32Array, positions: Int32Array, inputs: SamplingInputs): StepResult {
     this.#checkUsable();
     const vocabSize = this.#vocabSize;

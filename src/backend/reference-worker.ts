@@ -16,7 +16,21 @@ function answer(request: ReferenceRequest): StepResult | Float32Array | null {
     return null;
   }
   invariant(interpreter, 'the first request loads the plan');
-  return request.kind === 'step' ? interpreter.step(request.batch, request.want) : interpreter.read(request.buffer);
+  switch (request.kind) {
+    case 'step':
+      return interpreter.step(request.batch, request.want);
+    case 'read':
+      return interpreter.read(request.buffer);
+    case 'copyBlocks':
+      interpreter.blocks.copy(request.pairs);
+      return null;
+    case 'saveBlocks':
+      interpreter.blocks.save(request.path, request.blocks, request.label);
+      return null;
+    case 'loadBlocks':
+      interpreter.blocks.load(request.path, request.blocks, request.label);
+      return null;
+  }
 }
 
 /** The buffers of a result move to the other thread instead of being copied. */

@@ -1,8 +1,10 @@
 import { invariant } from '../base/errors.js';
 import type { Batch, SessionLimits, StepResult, Want, WeightTable } from './backend.js';
+import { checkBlockTables } from './check-batch.js';
 import type { Buffer, Op, OpOf, Weight } from './op.js';
-import type { Plan } from './plan.js';
+import { headIndex, hiddenOf, type Plan } from './plan.js';
 import { attention, type ReferenceKv, writeKv } from './reference-attention.js';
+import { ReferenceBlocks } from './reference-blocks.js';
 import { add, gelu, layerNorm, type RopeAngles, rmsNorm, rope, siluMul } from './reference-elementwise.js';
 import { linearFloat, linearInteger } from './reference-linear.js';
 import type { ReferenceMatrix } from './reference-matrix.js';
@@ -34,6 +36,7 @@ export class ReferenceInterpreter {
   /** Of each buffer, at full capacity. */
   readonly #buffers: readonly Float32Array[];
   readonly #kv: readonly ReferenceKv[];
+  readonly blocks: ReferenceBlocks;
   /** Rows of the last step. */
   #numRows = { tokens: 0, logits: 0 };
 
@@ -58,6 +61,7 @@ export class ReferenceInterpreter {
         values: allocateFloats(floats, 'the KV cache'),
       };
     });
+    this.blocks = new ReferenceBlocks(this.#kv, limits);
   }
 
   /** One forward pass over one batch, sampling included. */
@@ -66,17 +70,23 @@ export class ReferenceInterpreter {
     const numRows = batch.sampling.length / SAMPLING_WORDS;
     invariant(numTokens <= this.#limits.maxTokens, `a step of ${numTokens} tokens`);
     invariant(numRows <= this.#limits.maxRows, `a step of ${numRows} logits rows`);
+    checkBlockTables(batch, this.#plan, this.#limits);
     this.#numRows = { tokens: numTokens, logits: numRows };
 
     const angles = this.#plan.ropeTables.map((table) => ropeAngles(table, batch.positions));
-    for (const op of this.#plan.ops) this.#run(op, batch, angles);
+    const { ops, logits } = this.#plan;
+    const withHead = !want.hidden || want.logits || needsLogits(batch);
+    for (const op of withHead ? ops : ops.slice(0, headIndex(this.#plan))) this.#run(op, batch, angles);
 
-    const { logits } = this.#plan;
     const values = this.#buffers[logits.id]!.subarray(0, numRows * logits.width);
     const result = sampleRows(batch, batch.positions, logits.width, (row) =>
       values.subarray(row * logits.width, (row + 1) * logits.width),
     );
-    return want.logits ? { ...result, logits: values.slice() } : result;
+    return {
+      ...result,
+      ...(want.logits && { logits: values.slice() }),
+      ...(want.hidden && { hidden: this.read(hiddenOf(this.#plan)) }),
+    };
   }
 
   /** A copy of a buffer as the last step left it, [rows of that step, width]. */
@@ -161,6 +171,12 @@ export class ReferenceInterpreter {
   #count(buffer: Buffer): number {
     return this.#numRows[buffer.rows] * buffer.width;
   }
+}
+
+/** Whether any row is sampled, or asks for log-probabilities. */
+function needsLogits({ sampling }: Batch): boolean {
+  const numRows = sampling.length / SAMPLING_WORDS;
+  return Array.from({ length: numRows }).some((_, row) => readRecord(sampling, row).flags !== 0);
 }
 
 function allocateFloats(length: number, what: string): Float32Array {
