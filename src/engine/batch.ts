@@ -1,80 +1,90 @@
 import type { Batch, Csr } from '../backend/backend.js';
-import { SamplingRecords, usesHistory } from './sampler.js';
+import { SAMPLING_WORDS, samplingIndex } from '../backend/sampling.js';
+import { usesHistory } from './sampler.js';
 import type { ScheduledPart } from './scheduler.js';
 import type { Sequence } from './sequence.js';
 
-/** One wanted row of logits and whose it is. */
-export interface BatchRow {
-  readonly sequence: Sequence;
-  /** Position of the token the row belongs to. */
-  readonly position: number;
+/** A step's inputs, and where in its results each part's rows begin. */
+export interface PlannedStep {
+  readonly batch: Batch;
+  readonly rowStart: Int32Array; // [numParts + 1]
 }
 
-/** Lays the parts of a step out as ragged arrays. Returned rows are in the order of the step's results. */
-export function buildBatch(parts: readonly ScheduledPart[], blockSize: number): { batch: Batch; rows: BatchRow[] } {
-  const numTokens = parts.reduce((sum, part) => sum + part.numTokens, 0);
-  const maxBlocks = Math.max(...parts.map(({ sequence }) => sequence.blocks.length));
+/** Lays the parts of a step out as ragged arrays. A part that completes a prompt with forks has a row for each answer. */
+export function buildBatch(parts: readonly ScheduledPart[], blockSize: number): PlannedStep {
+  let numTokens = 0;
+  let numRows = 0;
+  let maxBlocks = 0;
+  const rowStart = new Int32Array(parts.length + 1);
+  parts.forEach((part, s) => {
+    numTokens += part.numTokens;
+    numRows += part.sequence.numRows(part.numTokens);
+    rowStart[s + 1] = numRows;
+    maxBlocks = Math.max(maxBlocks, part.sequence.numBlocks);
+  });
   const tokenIds = new Int32Array(numTokens);
   const positions = new Int32Array(numTokens);
   const slotMapping = new Int32Array(numTokens);
   const queryStart = new Int32Array(parts.length + 1);
   const contextLens = new Int32Array(parts.length);
   const blockTables = new Int32Array(parts.length * maxBlocks);
-  const rows: BatchRow[] = [];
-  const tokenRows: number[] = []; // token row of each wanted row
+  const sampling = new Int32Array(numRows * SAMPLING_WORDS);
+  const sampled: Sequence[] = []; // [numRows] whose parameters a row has
 
   let token = 0;
+  const addRow = (sequence: Sequence, row: number): void => {
+    const start = sampled.push(sequence) * SAMPLING_WORDS - SAMPLING_WORDS;
+    sampling.set(sequence.samplingRecord, start);
+    sampling[start + samplingIndex.row] = row;
+  };
   parts.forEach(({ sequence, numTokens: count }, s) => {
+    const { blocks, everyRow } = sequence;
     const start = sequence.numComputedTokens;
     const end = start + count;
     tokenIds.set(sequence.tokenIds.subarray(start, end), token);
     for (let position = start; position < end; position++, token++) {
       positions[token] = position;
-      slotMapping[token] = sequence.blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
-      if (sequence.sampling === null || position === sequence.numTokens - 1) {
-        rows.push({ sequence, position });
-        tokenRows.push(token);
-      }
+      slotMapping[token] = blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+      if (everyRow) addRow(sequence, token);
+    }
+    if (!everyRow && end === sequence.numTokens) {
+      addRow(sequence, token - 1);
+      for (const fork of sequence.forks) addRow(fork, token - 1);
     }
     queryStart[s + 1] = token;
     contextLens[s] = end;
-    blockTables.set(sequence.blocks, s * maxBlocks);
+    blockTables.set(blocks, s * maxBlocks);
   });
 
-  const records = new SamplingRecords(rows.length);
-  rows.forEach(({ sequence }, i) => {
-    if (sequence.sampling === null) records.logitsOnly(tokenRows[i]!);
-    else records.sample(tokenRows[i]!, sequence.sampling, 0, sequence.promptLength);
-  });
-  const history = historyOf(rows);
-  const bias = biasOf(rows);
-  return {
-    batch: {
-      tokenIds,
-      positions,
-      slotMapping,
-      queryStart,
-      contextLens,
-      blockTables,
-      sampling: records.words,
-      ...(history && { history }),
-      ...(bias && { bias }),
-    },
-    rows,
+  const history = historyOf(sampled);
+  const bias = biasOf(sampled);
+  const batch = {
+    tokenIds,
+    positions,
+    slotMapping,
+    queryStart,
+    contextLens,
+    blockTables,
+    sampling,
+    ...(history && { history }),
+    ...(bias && { bias }),
   };
+  return { batch, rowStart };
 }
 
-function historyOf(rows: readonly BatchRow[]): Csr | null {
-  const lists = rows.map(({ sequence }) =>
-    sequence.sampling !== null && usesHistory(sequence.sampling) ? sequence.tokenIds : new Int32Array(0),
-  );
-  return lists.some((list) => list.length > 0) ? { offsets: offsetsOf(lists), ids: concatenate(lists) } : null;
+const NO_IDS = new Int32Array(0);
+
+function historyOf(rows: readonly Sequence[]): Csr | null {
+  const needsHistory = ({ sampling }: Sequence) => sampling !== null && usesHistory(sampling);
+  if (!rows.some(needsHistory)) return null;
+  const lists = rows.map((sequence) => (needsHistory(sequence) ? sequence.tokenIds : NO_IDS));
+  return { offsets: offsetsOf(lists), ids: concatenate(lists) };
 }
 
-function biasOf(rows: readonly BatchRow[]): Csr | null {
-  const biases = rows.map(({ sequence }) => sequence.sampling?.bias ?? null);
-  if (biases.every((bias) => bias === null)) return null;
-  const ids = biases.map((bias) => bias?.ids ?? new Int32Array(0));
+function biasOf(rows: readonly Sequence[]): Csr | null {
+  if (rows.every(({ sampling }) => (sampling?.bias ?? null) === null)) return null;
+  const biases = rows.map(({ sampling }) => sampling?.bias ?? null);
+  const ids = biases.map((bias) => bias?.ids ?? NO_IDS);
   const values = Float32Array.from(biases.flatMap((bias) => [...(bias?.values ?? [])]));
   return { offsets: offsetsOf(ids), ids: concatenate(ids), values };
 }

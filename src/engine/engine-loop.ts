@@ -1,110 +1,115 @@
 import type { Session, SessionLimits, StepResult } from '../backend/backend.js';
 import { EngineError, invariant } from '../base/errors.js';
-import { type BatchRow, buildBatch } from './batch.js';
+import { buildBatch } from './batch.js';
 import { BlockPool } from './block-pool.js';
-import { Scheduler } from './scheduler.js';
-import { Sequence, type TokenRequest } from './sequence.js';
-import { type SampledToken, TokenStream } from './token-stream.js';
+import type { EngineStats } from './engine-stats.js';
+import { Generation } from './generation.js';
+import { PrefixCache } from './prefix-cache.js';
+import { RowCollector } from './row-collector.js';
+import { type ScheduledPart, Scheduler } from './scheduler.js';
+import { Sequence, type Standing, type TokenRequest, type Wanted } from './sequence.js';
+import type { Task, TaskHost } from './task.js';
+import type { TokenStream } from './token-stream.js';
 
-/** What the loop does with a sequence's results. */
-interface Sink {
-  started(): void;
-  /** The sequence's rows of one step; returns true when the sequence is over. */
-  accept(rows: readonly number[], result: StepResult): boolean;
-  fail(error: unknown): void;
+/** What a loop is made for, besides its session. */
+export interface LoopOptions {
+  readonly vocabSize: number;
+  /** Width of the hidden states that the head reads. */
+  readonly hiddenSize: number;
+  /** Positions that the layer that looks back farthest sees; null if one sees them all. Default null. */
+  readonly window?: number | null | undefined;
+  /** Most requests that wait; one more is refused with QUEUE_FULL. Default 4,096. */
+  readonly maxWaiting?: number | undefined;
+  /** Keep keys and values of prompts for those that begin alike. Default true. */
+  readonly prefixCache?: boolean | undefined;
+}
+
+const DEFAULT_MAX_WAITING = 4096;
+/** Prompt tokens of a step that others wait for: on a small machine about a tenth of a second for a model of 1B. */
+const MAX_PROMPT_TOKENS_BESIDE_DECODE = 64;
+
+/** Whose request it is, and how to end it. */
+export interface RequestOptions extends Standing {
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
  * Schedule → step → update, for as long as there are sequences. Tokens in, tokens out: it knows no models and no text.
  * All requests share one session; whatever they are batched with, each gets the tokens it would get alone.
+ *
+ * The next step is under way before anyone hears of the last one's tokens: whoever decodes text and writes to sockets
+ * does so while the session computes.
  */
 export class EngineLoop {
+  readonly vocabSize: number;
   readonly #scheduler: Scheduler;
-  readonly #sinks = new Map<Sequence, Sink>();
+  readonly #tasks = new Map<Sequence, Task>();
+  readonly #host: TaskHost = {
+    fork: (sequence, other) => {
+      this.#scheduler.fork(sequence, other);
+      this.#tasks.set(other, this.#tasks.get(sequence)!);
+    },
+    remove: (sequence) => {
+      if (this.#tasks.delete(sequence)) this.#scheduler.remove(sequence);
+    },
+  };
   #running: Promise<void> | null = null;
   #disposed = false;
+  #steps = 0;
+  #computedTokens = 0;
+  #generatedTokens = 0;
 
   constructor(
     readonly session: Session,
     readonly limits: SessionLimits,
-    readonly vocabSize: number,
+    readonly options: LoopOptions,
   ) {
-    this.#scheduler = new Scheduler(new BlockPool(limits.numBlocks), limits);
+    this.vocabSize = options.vocabSize;
+    const pool = new BlockPool(limits.numBlocks);
+    const prefixCache = new PrefixCache(pool, limits.blockSize, options.prefixCache ?? true);
+    this.#scheduler = new Scheduler(pool, prefixCache, limits, {
+      maxWaiting: options.maxWaiting ?? DEFAULT_MAX_WAITING,
+      maxPromptTokensBesideDecode: MAX_PROMPT_TOKENS_BESIDE_DECODE,
+      window: options.window ?? null,
+    });
   }
 
-  /** Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one step. */
+  /**
+   * Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one step. Throws
+   * QUEUE_FULL, DISPOSED.
+   */
   submit(request: TokenRequest): TokenStream {
-    const sequence = new Sequence(request.promptIds, request.maxTokens, request.sampling);
-    const stream = new TokenStream(() => {
-      done();
-      this.#cancel(sequence);
-    });
-    const onAbort = () => {
-      if (stream.finishReason === null) stream.end('abort');
-      this.#cancel(sequence);
-    };
-    const done = () => request.signal?.removeEventListener('abort', onAbort);
-    const sink: Sink = {
-      started: () => {
-        if (stream.times.started === 0) stream.times.started = performance.now();
-      },
-      accept: ([row], result) => {
-        if (row === undefined) return false;
-        const token = sampledToken(row, result, request.sampling.logprobs ?? 0);
-        if (token.id < 0) {
-          sink.fail(new EngineError('NO_TOKEN_ALLOWED', { position: sequence.numTokens }));
-          return true;
-        }
-        sequence.append(token.id);
-        stream.push(token);
-        const stopped = request.stopIds.has(token.id);
-        const over = stopped || sequence.numGenerated >= request.maxTokens;
-        if (over) {
-          done();
-          stream.end(stopped ? 'stop' : 'length');
-        }
-        return over;
-      },
-      fail: (error) => {
-        done();
-        stream.fail(error);
-      },
-    };
-    this.#start(sequence, sink);
-    request.signal?.addEventListener('abort', onAbort, { once: true });
-    if (request.signal?.aborted) onAbort();
-    return stream;
+    const generation = new Generation(request, this.limits.blockSize, this.#host);
+    this.#start(generation.sequences[0]!, generation);
+    generation.begin();
+    return generation.stream;
   }
 
-  /** Logits of every prompt token, [promptIds.length, vocabSize]. Throws ABORTED, OUT_OF_MEMORY. */
-  async logits(promptIds: Int32Array, signal?: AbortSignal): Promise<Float32Array> {
-    const sequence = new Sequence(promptIds, 0, null);
-    const logits = allocateFloats(promptIds.length * this.vocabSize, `logits of ${promptIds.length} tokens`);
-    return new Promise((resolve, reject) => {
-      const onAbort = () => {
-        this.#cancel(sequence);
-        reject(new EngineError('ABORTED', {}));
-      };
-      const done = () => signal?.removeEventListener('abort', onAbort);
-      this.#start(sequence, {
-        started: () => undefined,
-        accept: (rows, result) => {
-          const first = rows[0]!;
-          const chunk = result.logits!.subarray(first * this.vocabSize, (first + rows.length) * this.vocabSize);
-          logits.set(chunk, (sequence.numComputedTokens - rows.length) * this.vocabSize);
-          if (sequence.numPending > 0) return false;
-          done();
-          resolve(logits);
-          return true;
-        },
-        fail: (error) => {
-          done();
-          reject(error);
-        },
-      });
-      signal?.addEventListener('abort', onAbort, { once: true });
-      if (signal?.aborted) onAbort();
+  /** Logits of every prompt token, [promptIds.length, vocabSize]. Throws ABORTED, OUT_OF_MEMORY, QUEUE_FULL, DISPOSED. */
+  async logits(promptIds: Int32Array, options: RequestOptions = {}): Promise<Float32Array> {
+    const { vocabSize } = this;
+    const logits = allocateFloats(promptIds.length * vocabSize, `logits of ${promptIds.length} tokens`);
+    await this.#collect(promptIds, { kind: 'logits' }, options, (result, firstRow, numRows, position) => {
+      const rows = result.logits!.subarray(firstRow * vocabSize, (firstRow + numRows) * vocabSize);
+      logits.set(rows, position * vocabSize);
     });
+    return logits;
+  }
+
+  /**
+   * One vector for a prompt, [hiddenSize], not normalised: the mean of what the head would read of its tokens, or the
+   * last token's. Throws ABORTED, QUEUE_FULL, DISPOSED.
+   */
+  async pooled(promptIds: Int32Array, pooling: 'mean' | 'last', options: RequestOptions = {}): Promise<Float32Array> {
+    const { hiddenSize } = this.options;
+    const everyRow = pooling === 'mean';
+    const sum = new Float64Array(hiddenSize); // in order of position, whatever the steps were
+    await this.#collect(promptIds, { kind: 'hidden', everyRow }, options, (result, firstRow, numRows) => {
+      for (let row = firstRow; row < firstRow + numRows; row++) {
+        for (let i = 0; i < hiddenSize; i++) sum[i]! += result.hidden![row * hiddenSize + i]!;
+      }
+    });
+    return Float32Array.from(sum, (value) => (everyRow ? value / promptIds.length : value));
   }
 
   /** Ends every request with DISPOSED, waits for the step in flight, frees the session. */
@@ -115,38 +120,58 @@ export class EngineLoop {
     await this.#running;
   }
 
-  /** Every block is free when nothing is running; for tests. */
-  checkIntegrity(): void {
-    this.#scheduler.checkIntegrity();
+  stats(): EngineStats {
+    const { numRunning, numWaiting, numPreemptions, pool, prefixCache } = this.#scheduler;
+    const { numBlocks: total, numAvailable, numIdle } = pool;
+    const { queriedTokens, hitTokens, evictedBlocks } = prefixCache;
+    return {
+      running: numRunning,
+      waiting: numWaiting,
+      blocks: { total, used: total - numAvailable, cached: numIdle },
+      prefixCache: { queriedTokens, hitTokens, evictedBlocks },
+      steps: this.#steps,
+      computedTokens: this.#computedTokens,
+      generatedTokens: this.#generatedTokens,
+      preemptions: numPreemptions,
+    };
   }
 
-  #start(sequence: Sequence, sink: Sink): void {
-    if (this.#disposed) throw new EngineError('DISPOSED', { what: 'the engine' });
+  /** For tests, between steps. */
+  checkIntegrity(): void {
+    this.#scheduler.checkIntegrity();
     invariant(
-      sequence.maxSlots <= this.limits.numBlocks * this.limits.blockSize,
-      'a request is larger than the KV cache',
+      this.#tasks.size === this.#scheduler.numRunning + this.#scheduler.numWaiting,
+      'a sequence has no task, or a task no sequence',
     );
-    this.#sinks.set(sequence, sink);
+  }
+
+  async #collect(promptIds: Int32Array, wanted: Wanted, options: RequestOptions, take: RowCollector['take']) {
+    const sequence = new Sequence(promptIds, 0, wanted, this.limits.blockSize, options, performance.now());
+    const task = new RowCollector(sequence, take, this.#host, options.signal);
+    this.#start(sequence, task);
+    task.begin();
+    await task.done;
+  }
+
+  #start(sequence: Sequence, task: Task): void {
+    if (this.#disposed) throw new EngineError('DISPOSED', { what: 'the engine' });
     this.#scheduler.add(sequence);
+    this.#tasks.set(sequence, task);
     this.#running ??= this.#run();
   }
 
-  #cancel(sequence: Sequence): void {
-    if (this.#sinks.delete(sequence)) this.#scheduler.remove(sequence);
-  }
-
   #failAll(error: unknown): void {
-    for (const [sequence, sink] of [...this.#sinks]) {
-      this.#cancel(sequence);
-      sink.fail(error);
-    }
+    const tasks = new Set(this.#tasks.values());
+    for (const sequence of [...this.#tasks.keys()]) this.#host.remove(sequence);
+    for (const task of tasks) task.fail(error);
   }
 
   async #run(): Promise<void> {
     await Promise.resolve(); // requests submitted together start in one batch
     while (!this.#scheduler.isIdle) {
       try {
-        await this.#step();
+        const { parts, rowStart, result } = this.#step();
+        this.#update(parts, rowStart, await result); // nothing is awaited from here to the next step
       } catch (error) {
         this.#failAll(error);
       }
@@ -154,17 +179,29 @@ export class EngineLoop {
     this.#running = null; // before anyone who waits for a result can submit another request
   }
 
-  async #step(): Promise<void> {
-    const parts = this.#scheduler.schedule();
-    const { batch, rows } = buildBatch(parts, this.limits.blockSize);
-    const sinks = parts.map(({ sequence }) => this.#sinks.get(sequence)!);
-    for (const sink of sinks) sink.started();
-    const wantsLogits = parts.some(({ sequence }) => sequence.sampling === null);
-    const result = await this.session.step(batch, { logits: wantsLogits });
+  #step(): { parts: readonly ScheduledPart[]; rowStart: Int32Array; result: Promise<StepResult> } {
+    const { parts, copies } = this.#scheduler.schedule();
+    invariant(parts.length > 0, 'sequences wait and none can go on');
+    const { batch, rowStart } = buildBatch(parts, this.limits.blockSize);
+    for (const { sequence } of parts) this.#tasks.get(sequence)!.started(sequence);
+    const logits = parts.some(({ sequence }) => sequence.wanted.kind === 'logits');
+    const hidden = parts.some(({ sequence }) => sequence.wanted.kind === 'hidden');
+    const copied = copies.length > 0 ? this.session.copyBlocks(Int32Array.from(copies)) : null;
+    const result = this.session.step(batch, { logits, hidden });
+    return { parts, rowStart, result: copied === null ? result : Promise.all([result, copied]).then(([r]) => r) };
+  }
+
+  #update(parts: readonly ScheduledPart[], rowStart: Int32Array, result: StepResult): void {
+    this.#steps++;
     parts.forEach(({ sequence, numTokens }, i) => {
-      if (!this.#sinks.has(sequence)) return; // cancelled while the step ran
-      sequence.numComputedTokens += numTokens;
-      if (sinks[i]!.accept(rowsOf(rows, sequence), result)) this.#cancel(sequence);
+      this.#computedTokens += numTokens;
+      const task = this.#tasks.get(sequence);
+      if (task === undefined) return; // cancelled while the step ran
+      this.#scheduler.advance(sequence, numTokens);
+      const firstRow = rowStart[i]!;
+      const numRows = rowStart[i + 1]! - firstRow;
+      if (sequence.sampling !== null) this.#generatedTokens += numRows;
+      task.accept(sequence, result, firstRow, numRows);
     });
   }
 }
@@ -175,23 +212,4 @@ function allocateFloats(length: number, what: string): Float32Array {
   } catch (error) {
     throw new EngineError('OUT_OF_MEMORY', { bytes: length * Float32Array.BYTES_PER_ELEMENT, what }, { cause: error });
   }
-}
-
-/** Indices of a sequence's rows within a step's results; they are contiguous. */
-function rowsOf(rows: readonly BatchRow[], sequence: Sequence): number[] {
-  return rows.flatMap((row, index) => (row.sequence === sequence ? [index] : []));
-}
-
-function sampledToken(row: number, result: StepResult, numTop: number): SampledToken {
-  const numRows = result.tokens.length;
-  const width = result.topIds.length / numRows; // alternatives per row of this step, of which this row asked for numTop
-  const logprob = result.logprobs[row]!;
-  return {
-    id: result.tokens[row]!,
-    logprob: Number.isNaN(logprob) ? null : logprob,
-    top: Array.from({ length: numTop }, (_, i) => ({
-      id: result.topIds[row * width + i]!,
-      logprob: result.topLogprobs[row * width + i]!,
-    })).filter(({ id }) => id >= 0),
-  };
 }

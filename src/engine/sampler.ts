@@ -120,48 +120,39 @@ export function usesHistory(sampling: ResolvedSampling): boolean {
   return sampling.repetitionPenalty !== 1 || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
 }
 
-/** Writes sampling records; the one place that knows how options become words. */
-export class SamplingRecords {
-  readonly words: Int32Array; // [numRows, SAMPLING_WORDS]
-  readonly #floats: Float32Array;
-  #numRows = 0;
+/**
+ * The sampling record of a sequence's rows [SAMPLING_WORDS], except for their row. Here alone options become words.
+ * `promptLength` is the number of history entries that belong to the prompt.
+ */
+export function samplingRecord(sampling: ResolvedSampling, choice: number, promptLength: number): Int32Array {
+  return record({
+    choice,
+    seedLow: sampling.seed | 0,
+    seedHigh: Math.floor(sampling.seed / 2 ** 32),
+    flags: sampling.logprobs === null ? SAMPLE : SAMPLE | LOGPROBS,
+    temperature: sampling.temperature,
+    topK: sampling.topK,
+    topP: sampling.topP,
+    minP: sampling.minP,
+    typicalP: sampling.typicalP,
+    repetitionPenalty: sampling.repetitionPenalty,
+    presencePenalty: sampling.presencePenalty,
+    frequencyPenalty: sampling.frequencyPenalty,
+    promptLength,
+    numTop: sampling.logprobs ?? 0,
+  });
+}
 
-  constructor(numRows: number) {
-    this.words = new Int32Array(numRows * SAMPLING_WORDS);
-    this.#floats = new Float32Array(this.words.buffer);
-  }
+/** The record of rows that nothing is sampled from. */
+export function unsampledRecord(): Int32Array {
+  return record({ topP: 1, typicalP: 1, repetitionPenalty: 1 });
+}
 
-  /** A row that is sampled. `promptLength` is the number of history entries that belong to the prompt. */
-  sample(row: number, sampling: ResolvedSampling, choice: number, promptLength: number): void {
-    this.#write({
-      row,
-      choice,
-      seedLow: sampling.seed | 0,
-      seedHigh: Math.floor(sampling.seed / 2 ** 32),
-      flags: sampling.logprobs === null ? SAMPLE : SAMPLE | LOGPROBS,
-      temperature: sampling.temperature,
-      topK: sampling.topK,
-      topP: sampling.topP,
-      minP: sampling.minP,
-      typicalP: sampling.typicalP,
-      repetitionPenalty: sampling.repetitionPenalty,
-      presencePenalty: sampling.presencePenalty,
-      frequencyPenalty: sampling.frequencyPenalty,
-      promptLength,
-      numTop: sampling.logprobs ?? 0,
-    });
+function record(fields: Partial<Record<SamplingField, number>>): Int32Array {
+  const words = new Int32Array(SAMPLING_WORDS);
+  const floats = new Float32Array(words.buffer);
+  for (const [field, value] of Object.entries(fields) as [SamplingField, number][]) {
+    (samplingFields[field] === 'f32' ? floats : words)[samplingIndex[field]] = value;
   }
-
-  /** A row whose logits alone are wanted. */
-  logitsOnly(row: number): void {
-    this.#write({ row, topP: 1, typicalP: 1, repetitionPenalty: 1 });
-  }
-
-  #write(record: Partial<Record<SamplingField, number>>): void {
-    const start = this.#numRows++ * SAMPLING_WORDS;
-    for (const [field, value] of Object.entries(record) as [SamplingField, number][]) {
-      const words = samplingFields[field] === 'f32' ? this.#floats : this.words;
-      words[start + samplingIndex[field]] = value;
-    }
-  }
+  return words;
 }

@@ -1,9 +1,20 @@
-import type { ResolvedSampling } from './sampler.js';
+import type { PrefixNode } from './prefix-cache.js';
+import { type ResolvedSampling, samplingRecord, unsampledRecord } from './sampler.js';
 
 export type FinishReason = 'stop' | 'length' | 'abort';
 
-/** What a sequence is asked to do, resolved: tokens in, tokens out. */
-export interface TokenRequest {
+/** Whose a request is, and how urgent. */
+export interface Standing {
+  /** Tenants share the engine fairly. Default: all requests are one tenant's. */
+  readonly tenant?: string | undefined;
+  /** Cached prompts are shared within a tenant and salt. */
+  readonly cacheSalt?: string | undefined;
+  /** Lower goes first within a tenant: priority p is an arrival 10 · p seconds later. Default 0. */
+  readonly priority?: number | undefined;
+}
+
+/** What a request is asked to do, resolved: tokens in, tokens out. */
+export interface TokenRequest extends Standing {
   /** At least one id, all inside the vocabulary. */
   readonly promptIds: Int32Array;
   /** Most tokens to generate, at least 1. */
@@ -11,29 +22,75 @@ export interface TokenRequest {
   readonly sampling: ResolvedSampling;
   /** Tokens that end the answer; the one sampled is part of it. */
   readonly stopIds: ReadonlySet<number>;
+  /** Answers to the prompt. Default 1. */
+  readonly n?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The token-level life of a request: which tokens are known, how many are computed, which blocks hold them. */
+/** What is wanted of a sequence's tokens. */
+export type Wanted =
+  | { readonly kind: 'tokens'; readonly sampling: ResolvedSampling }
+  /** Logits after every prompt token. */
+  | { readonly kind: 'logits' }
+  /** What the head reads, of every prompt token or of the last one. */
+  | { readonly kind: 'hidden'; readonly everyRow: boolean };
+
+/** Milliseconds that one step of priority is worth. */
+const PRIORITY_MS = 10_000;
+
+/** The token-level life of one answer: which tokens are known, how many are computed, which blocks hold them. */
 export class Sequence {
   readonly #tokenIds: Int32Array; // prompt, then generated tokens; the first numTokens are valid
   #numTokens: number;
+  readonly #blocks: Int32Array; // the first numBlocks are valid; −1 once the block has left every sliding window
+  #numBlocks = 0;
+  readonly #blockKeys: string[] = [];
+  readonly promptLength: number;
+  /** Null: nothing is generated. */
+  readonly sampling: ResolvedSampling | null;
+  readonly samplingRecord: Int32Array; // [SAMPLING_WORDS] without its row
+  readonly tenant: string;
+  /** Prompts are shared among sequences of one scope. */
+  readonly scope: string;
+  /** Milliseconds; the sequence with the lowest goes first. Since it is fixed, whoever waits overtakes later arrivals. */
+  readonly order: number;
   numComputedTokens = 0;
-  blocks: readonly number[] = [];
+  /** Prompt tokens found in the prefix cache when the sequence was first admitted; −1 before. */
+  numCachedTokens = -1;
+  /** Tokens that its tenant has been charged for: those computed again after a preemption are free. */
+  numChargedTokens = 0;
+  /** Other answers to the same prompt, which begin when it is computed. */
+  forks: Sequence[] = [];
+  /** Kept by the prefix cache: how many of its blocks are in the tree, the last one's node, nodes it is to compute. */
+  numCachedBlocks = 0;
+  node: PrefixNode | null = null;
+  announced: PrefixNode[] = [];
+  /** What it waits for another sequence to compute. */
+  awaited: PrefixNode | null = null;
 
-  /** `sampling` null: nothing is generated, the logits of every prompt token are wanted instead. */
   constructor(
     promptIds: Int32Array,
     readonly maxTokens: number,
-    readonly sampling: ResolvedSampling | null,
+    readonly wanted: Wanted,
+    /** Tokens per KV block. */
+    readonly blockSize: number,
+    standing: Standing = {},
+    /** Milliseconds. */
+    arrival = 0,
+    /** Which of the answers to its prompt. */
+    readonly choice = 0,
   ) {
     this.#tokenIds = new Int32Array(promptIds.length + maxTokens);
     this.#tokenIds.set(promptIds);
     this.#numTokens = promptIds.length;
     this.promptLength = promptIds.length;
+    this.#blocks = new Int32Array(Math.ceil(this.maxSlots / blockSize));
+    this.sampling = wanted.kind === 'tokens' ? wanted.sampling : null;
+    this.samplingRecord = this.sampling ? samplingRecord(this.sampling, choice, promptIds.length) : unsampledRecord();
+    this.tenant = standing.tenant ?? '';
+    this.scope = JSON.stringify([this.tenant, standing.cacheSalt ?? '']);
+    this.order = arrival + (standing.priority ?? 0) * PRIORITY_MS;
   }
-
-  readonly promptLength: number;
 
   get numTokens(): number {
     return this.#numTokens;
@@ -53,6 +110,17 @@ export class Sequence {
     return Math.max(this.promptLength, this.#tokenIds.length - 1);
   }
 
+  /** Whether results are wanted of every token, which then has to be computed here. */
+  get everyRow(): boolean {
+    return this.wanted.kind === 'logits' || (this.wanted.kind === 'hidden' && this.wanted.everyRow);
+  }
+
+  /** Result rows of a step that computes this many tokens. */
+  numRows(numTokens: number): number {
+    if (this.everyRow) return numTokens;
+    return numTokens === this.numPending ? 1 + this.forks.length : 0;
+  }
+
   /** [numTokens] */
   get tokenIds(): Int32Array {
     return this.#tokenIds.subarray(0, this.#numTokens);
@@ -60,5 +128,40 @@ export class Sequence {
 
   append(id: number): void {
     this.#tokenIds[this.#numTokens++] = id;
+  }
+
+  /** The tokens of block i, all of which are known, as text: two UTF-16 units a token. */
+  blockKey(i: number): string {
+    const known = this.#blockKeys[i];
+    if (known !== undefined) return known;
+    const units: number[] = [];
+    for (const id of this.#tokenIds.subarray(i * this.blockSize, (i + 1) * this.blockSize)) {
+      units.push(id & 0xffff, id >>> 16);
+    }
+    const key = String.fromCharCode(...units);
+    this.#blockKeys[i] = key;
+    return key;
+  }
+
+  /** [numBlocks] in order of position. */
+  get blocks(): Int32Array {
+    return this.#blocks.subarray(0, this.#numBlocks);
+  }
+
+  get numBlocks(): number {
+    return this.#numBlocks;
+  }
+
+  addBlocks(blocks: ArrayLike<number>): void {
+    this.#blocks.set(blocks, this.#numBlocks);
+    this.#numBlocks += blocks.length;
+  }
+
+  setBlock(index: number, block: number): void {
+    this.#blocks[index] = block;
+  }
+
+  clearBlocks(): void {
+    this.#numBlocks = 0;
   }
 }

@@ -9,13 +9,16 @@ import {
   type CompletionEvent,
   type CompletionRequest,
   collect,
+  type PromptRequest,
   TextCompleter,
 } from '../serving/completer.js';
+import { type EmbeddingRequest, type Embeddings, TextEmbedder } from '../serving/embedder.js';
+import type { EngineStats, ServedModel } from '../serving/served-model.js';
 import type { ChatTemplate } from '../tokenizer/chat-template.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
 import { chooseBackend } from './choose-backend.js';
 import { requireEmbeddedModel } from './embedded-model.js';
-import { type LoadOptions, sessionLimits, typesAtLoad } from './load-options.js';
+import { type LoadOptions, loopOptions, sessionLimits, typesAtLoad } from './load-options.js';
 import { chatTemplateOf } from './open-chat-template.js';
 import { tokenizerOf } from './open-tokenizer.js';
 
@@ -36,8 +39,9 @@ export interface ModelInfo {
  *     await using engine = await Engine.load({ model: 'model.gguf' });
  *     for await (const { text } of engine.generate({ prompt: 'Once upon a time' })) process.stdout.write(text);
  */
-export class Engine implements AsyncDisposable {
+export class Engine implements ServedModel, AsyncDisposable {
   readonly #completer: TextCompleter;
+  readonly #embedder: TextEmbedder;
   readonly #loop: EngineLoop;
 
   private constructor(
@@ -54,6 +58,7 @@ export class Engine implements AsyncDisposable {
   ) {
     this.#loop = loop;
     this.#completer = new TextCompleter(loop, tokenizer, chatTemplate, model.path);
+    this.#embedder = new TextEmbedder(loop, this.#completer, loop.options.hiddenSize);
   }
 
   /**
@@ -78,7 +83,7 @@ export class Engine implements AsyncDisposable {
       },
       options.signal,
     );
-    const loop = new EngineLoop(session, limits, config.vocabSize);
+    const loop = new EngineLoop(session, limits, loopOptions(options, config));
     const { architecture, vocabSize, contextLength } = config;
     const model = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
     return new Engine(model, backend.name, fallbackReason, performance.now() - start, loop, tokenizer, chatTemplate);
@@ -114,15 +119,62 @@ export class Engine implements AsyncDisposable {
     request: CompletionRequest,
     onEvent?: (event: CompletionEvent) => void | Promise<void>,
   ): Promise<Completion> {
-    const tokenIds = this.#completer.promptIds(request);
+    if (request.n !== undefined && request.n !== 1) {
+      throw new EngineError('OPTION_INVALID', { option: 'n', value: request.n, expected: '1, or completeAll()' });
+    }
+    return (await this.completeAll(request, onEvent))[0]!;
+  }
+
+  /** All `n` answers, whole, in order of their index. */
+  async completeAll(
+    request: CompletionRequest,
+    onEvent?: (event: CompletionEvent) => void | Promise<void>,
+  ): Promise<Completion[]> {
+    const tokenIds = this.promptIds(request);
     const { prompt: _prompt, messages: _messages, ...rest } = request;
-    const events = this.generate({ ...rest, tokenIds });
-    return { ...(await collect(events, onEvent)), promptTokenIds: [...tokenIds] };
+    const answers = await collect(this.generate({ ...rest, tokenIds }), onEvent);
+    return answers.map((answer) => ({ ...answer, promptTokenIds: [...tokenIds] }));
+  }
+
+  /**
+   * Vectors of texts, [hiddenSize] each, L2-normalised. With a request in place of texts, pooling and dimensions can be
+   * chosen, and the answer counts tokens too. Throws PROMPT_EMPTY, PROMPT_TOO_LONG, ABORTED, …
+   */
+  embed(texts: readonly string[]): Promise<readonly Float32Array[]>;
+  embed(request: EmbeddingRequest): Promise<Embeddings>;
+  async embed(what: readonly string[] | EmbeddingRequest): Promise<readonly Float32Array[] | Embeddings> {
+    if ('inputs' in what) return this.#embedder.embed(what);
+    return (await this.#embedder.embed({ inputs: what })).vectors;
+  }
+
+  /** Token ids of a request's prompt, checked. Throws what generate() would throw for it. */
+  promptIds(request: PromptRequest): Int32Array {
+    return this.#completer.promptIds(request);
+  }
+
+  /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING and what the template throws. */
+  applyTemplate(request: PromptRequest): string {
+    return this.#completer.applyTemplate(request);
+  }
+
+  /** Token ids of a text, with the tokens that the model expects around it unless told otherwise. Throws TOKENIZER_MISSING. */
+  encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): Int32Array {
+    return this.tokenizer.encode(text, options);
+  }
+
+  /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */
+  decode(tokenIds: ArrayLike<number>): string {
+    return this.tokenizer.decode(tokenIds);
+  }
+
+  /** What the engine is doing, and has done since it was loaded. */
+  stats(): EngineStats {
+    return this.#loop.stats();
   }
 
   /** Logits after each token, [tokenIds.length, vocabSize] row-major. Throws TOKEN_ID_INVALID, PROMPT_TOO_LONG, OUT_OF_MEMORY, ABORTED. */
   async logits(tokenIds: ArrayLike<number>, options: { readonly signal?: AbortSignal } = {}): Promise<Float32Array> {
-    return this.#loop.logits(this.#completer.promptIds({ tokenIds }, this.contextSize), options.signal);
+    return this.#loop.logits(this.#completer.promptIds({ tokenIds }, this.contextSize), options);
   }
 
   /** Ends all requests with DISPOSED and frees everything. A second call does nothing. */

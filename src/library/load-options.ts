@@ -2,6 +2,8 @@ import type { SessionLimits } from '../backend/backend.js';
 import { DEFAULT_KV_DTYPE, type KvDType, kvDtypes } from '../backend/kv-dtype.js';
 import type { Activations } from '../backend/op.js';
 import { EngineError } from '../base/errors.js';
+import type { LoopOptions } from '../engine/engine-loop.js';
+import type { ModelConfig } from '../model/config.js';
 import { type QuantisedTypes, quantisedTypes } from '../model/quantised-types.js';
 
 export type BackendName = 'native-cpu' | 'reference';
@@ -19,6 +21,12 @@ export interface LoadOptions {
   readonly contextSize?: number | undefined;
   /** Requests of full length whose keys and values fit at once; shorter ones share the space. Default 1, at most 256. */
   readonly batchSize?: number | undefined;
+  /** Answers computed at once; further requests wait. 1 to 256. Default 16, or batchSize if that is more. */
+  readonly maxSequences?: number | undefined;
+  /** Requests that may wait; one more is refused with QUEUE_FULL. Default 4,096. */
+  readonly maxWaiting?: number | undefined;
+  /** Keep keys and values of prompts, for those that begin alike, until their space is needed. Default true. */
+  readonly prefixCache?: boolean | undefined;
   /** Storage type of keys and values. Default `f16`. */
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
@@ -40,15 +48,18 @@ const DEFAULT_CONTEXT_SIZE = 4096;
 const BLOCK_SIZE = 16;
 /** Tokens of one step: enough for full speed in prefill, few enough that an abort is noticed soon. */
 const MAX_STEP_TOKENS = 512;
-/** Rows of one step whose logits are wanted. */
-const MAX_STEP_ROWS = 64;
-/** Sequences of one step. */
-const MAX_SEQUENCES = 16;
+/** Rows of one step whose logits or hidden states are wanted, at least. */
+const MIN_STEP_ROWS = 64;
+/** Rows beyond those of sequences that generate, for prompts of which every row is wanted. */
+const SPARE_ROWS = 16;
+/** Sequences of one step, unless told otherwise. */
+const DEFAULT_SEQUENCES = 16;
 const MAX_BATCH_SIZE = 256;
+const MAX_WAITING = 1_000_000;
 
 /** Everything a session allocates, from the options and the model's own limits. Throws OPTION_INVALID. */
 export function sessionLimits(
-  options: Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype'>,
+  options: Pick<LoadOptions, 'contextSize' | 'batchSize' | 'maxSequences' | 'kvDtype'>,
   model: { readonly contextLength: number },
 ): SessionLimits {
   const contextSize = options.contextSize ?? Math.min(model.contextLength, DEFAULT_CONTEXT_SIZE);
@@ -56,17 +67,15 @@ export function sessionLimits(
     const expected = `a whole number from 2 to ${model.contextLength}, the context the model was made for`;
     throw new EngineError('OPTION_INVALID', { option: 'contextSize', value: contextSize, expected });
   }
-  const batchSize = options.batchSize ?? 1;
-  if (!Number.isInteger(batchSize) || batchSize < 1 || batchSize > MAX_BATCH_SIZE) {
-    const expected = `a whole number from 1 to ${MAX_BATCH_SIZE}`;
-    throw new EngineError('OPTION_INVALID', { option: 'batchSize', value: batchSize, expected });
-  }
-  const maxTokens = Math.min(MAX_STEP_TOKENS, contextSize);
-  const maxRows = Math.min(Math.max(MAX_STEP_ROWS, batchSize), maxTokens);
+  const batchSize = wholeNumber('batchSize', options.batchSize ?? 1, 1, MAX_BATCH_SIZE);
+  const most = options.maxSequences ?? Math.max(DEFAULT_SEQUENCES, batchSize);
+  const maxSequences = wholeNumber('maxSequences', most, 1, MAX_BATCH_SIZE);
+  const maxTokens = Math.min(MAX_STEP_TOKENS, contextSize * maxSequences);
+  const maxRows = Math.min(Math.max(MIN_STEP_ROWS, maxSequences + SPARE_ROWS), maxTokens);
   return {
     maxTokens,
     maxRows,
-    maxSequences: Math.min(Math.max(MAX_SEQUENCES, batchSize), maxRows),
+    maxSequences,
     contextSize,
     blockSize: BLOCK_SIZE,
     numBlocks: Math.ceil(contextSize / BLOCK_SIZE) * batchSize,
@@ -74,10 +83,31 @@ export function sessionLimits(
   };
 }
 
+/** What the engine loop needs to know, from the options and the model. Throws OPTION_INVALID. */
+export function loopOptions(
+  options: Pick<LoadOptions, 'maxWaiting' | 'prefixCache'>,
+  { vocabSize, hiddenSize, slidingWindows }: ModelConfig,
+): LoopOptions {
+  const { prefixCache, maxWaiting } = options;
+  return {
+    vocabSize,
+    hiddenSize,
+    // 0 is a layer without a window.
+    window: slidingWindows.every((size) => size > 0) ? Math.max(...slidingWindows) : null,
+    maxWaiting: maxWaiting === undefined ? undefined : wholeNumber('maxWaiting', maxWaiting, 1, MAX_WAITING),
+    prefixCache,
+  };
+}
+
 /** What matrices become while they are loaded; undefined: what they are stored as. Throws OPTION_INVALID. */
 export function typesAtLoad({ quantize = 'none' }: Pick<LoadOptions, 'quantize'>): QuantisedTypes | undefined {
   const type = oneOf('quantize', quantize, ['none', 'int8', 'int4']);
   return type === 'none' ? undefined : quantisedTypes[type];
+}
+
+function wholeNumber(option: string, value: number, least: number, most: number): number {
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new EngineError('OPTION_INVALID', { option, value, expected: `a whole number from ${least} to ${most}` });
 }
 
 /** Throws OPTION_INVALID unless the value is one of the choices. */

@@ -5,7 +5,10 @@ import type { FinishReason } from '../engine/sequence.js';
 import type { SampledToken, TokenTimes } from '../engine/token-stream.js';
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
+import { AnswerText } from './answer-text.js';
 import { resolveStopStrings, StopStrings } from './stop-strings.js';
+
+const MAX_PRIORITY = 100;
 
 /** A request for text. Give exactly one of `prompt`, `messages` and `tokenIds`. */
 export interface CompletionRequest extends SamplingOptions {
@@ -139,45 +142,55 @@ export class TextCompleter implements Completer {
     return Int32Array.from(ids);
   }
 
+  /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING and what ChatTemplate.render throws. */
+  applyTemplate({ messages, tools, chatTemplateKwargs }: PromptRequest): string {
+    if (this.chatTemplate === null) throw new EngineError('CHAT_TEMPLATE_MISSING', { path: this.modelPath });
+    return this.chatTemplate.render(messages ?? [], { tools, variables: chatTemplateKwargs });
+  }
+
   async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
     const promptIds = this.promptIds(request);
     const sampling = resolveSampling(request, this.loop.vocabSize);
-    const stop = new StopStrings(resolveStopStrings(request.stop));
+    const stopStrings = resolveStopStrings(request.stop);
     const eosIds: ReadonlySet<number> = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
-    const decoder = this.tokenizer?.stream({ after: promptIds });
     const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
-    const stream = this.loop.submit({ promptIds, maxTokens, sampling, stopIds: eosIds, signal: request.signal });
+    const n = wholeNumber('n', request.n ?? 1, 1, this.loop.limits.maxSequences);
+    const priority = wholeNumber('priority', request.priority ?? 0, -MAX_PRIORITY, MAX_PRIORITY);
+    const { tenant, cacheSalt, signal } = request;
+    const answers = Array.from({ length: n }, () => {
+      const decoder = this.tokenizer?.stream({ after: promptIds }) ?? null;
+      return new AnswerText(decoder, new StopStrings(stopStrings), eosIds);
+    });
+    const standing = { tenant, cacheSalt, priority };
+    const stream = this.loop.submit({ promptIds, maxTokens, sampling, stopIds: eosIds, n, ...standing, signal });
 
-    let completionTokens = 0;
-    let stopped = false;
-    for await (const tokens of stream.batches()) {
-      const used: SampledToken[] = [];
-      let text = '';
-      for (const token of tokens) {
-        used.push(token);
-        if (eosIds.has(token.id) || decoder === undefined) continue; // the end-of-text token has no text
-        const shown = stop.push(decoder.push([token.id]));
-        text += shown.text;
-        stopped = shown.stopped;
-        if (stopped) break;
-      }
-      completionTokens += used.length;
+    for await (const { choice, tokens, finishReason } of stream.parts()) {
+      const answer = answers[choice]!;
+      if (answer.stopped) continue; // its last event was sent
+      const { text, used } = answer.push(tokens);
+      const outOfTokens = !answer.stopped && finishReason !== null;
+      const rest = outOfTokens ? answer.flush() : '';
+      if (answer.stopped && finishReason === null) stream.cancel(choice);
+      const over = answer.stopped || outOfTokens;
+      const usage = {
+        promptTokens: promptIds.length,
+        completionTokens: answer.numTokens,
+        cachedTokens: stream.cachedTokens,
+      };
       yield {
-        text,
+        index: choice,
+        text: text + rest,
         tokenIds: used.map(({ id }) => id),
         ...(sampling.logprobs !== null && { logprobs: used.map((token) => this.#logprobs(token)) }),
+        ...(over && {
+          outcome: {
+            finishReason: answer.stopped ? 'stop' : finishReason!,
+            usage,
+            timings: timingsOf(stream.timesOf(choice), usage),
+          },
+        }),
       };
-      if (stopped) break; // leaving the loop cancels the request
     }
-    let rest = '';
-    if (!stopped && decoder !== undefined) {
-      const shown = stop.push(decoder.flush());
-      stopped = shown.stopped;
-      rest = shown.text + (stopped ? '' : stop.flush());
-    }
-    const finishReason = stopped ? 'stop' : stream.finishReason!;
-    const usage = { promptTokens: promptIds.length, completionTokens, cachedTokens: 0 };
-    yield { text: rest, tokenIds: [], outcome: { finishReason, usage, timings: timingsOf(stream.times, usage) } };
   }
 
   #encode(prompt: string): Int32Array {
@@ -207,24 +220,25 @@ export class TextCompleter implements Completer {
   }
 }
 
-/** The whole answer of a stream. `onEvent` sees every event first, and is waited for. */
+/** The whole answers of a stream, by index. `onEvent` sees every event first, and is waited for. */
 export async function collect(
   events: AsyncIterable<CompletionEvent>,
   onEvent?: (event: CompletionEvent) => void | Promise<void>,
-): Promise<Outcome & Omit<Completion, 'promptTokenIds'>> {
-  let text = '';
-  const tokenIds: number[] = [];
-  const logprobs: TokenLogprobs[] = [];
-  let outcome: Outcome | undefined;
+): Promise<Omit<Completion, 'promptTokenIds'>[]> {
+  const answers: { text: string; tokenIds: number[]; logprobs: TokenLogprobs[] | null; outcome: Outcome | null }[] = [];
   for await (const event of events) {
     await onEvent?.(event);
-    text += event.text;
-    tokenIds.push(...event.tokenIds);
-    logprobs.push(...(event.logprobs ?? []));
-    outcome = event.outcome;
+    const answer = answers[event.index] ?? { text: '', tokenIds: [], logprobs: null, outcome: null };
+    answers[event.index] = answer;
+    answer.text += event.text;
+    answer.tokenIds.push(...event.tokenIds);
+    if (event.logprobs) answer.logprobs = [...(answer.logprobs ?? []), ...event.logprobs];
+    if (event.outcome) answer.outcome = event.outcome;
   }
-  if (outcome === undefined) throw new EngineError('INTERNAL', { problem: 'a stream ended without an outcome' });
-  return { text, tokenIds, ...(logprobs.length > 0 && { logprobs }), ...outcome };
+  return answers.map(({ text, tokenIds, logprobs, outcome }) => {
+    if (outcome === null) throw new EngineError('INTERNAL', { problem: 'a stream ended without an outcome' });
+    return { text, tokenIds, ...(logprobs && { logprobs }), ...outcome };
+  });
 }
 
 function checkIds(tokenIds: ArrayLike<number>, vocabSize: number): void {
@@ -237,15 +251,16 @@ function checkIds(tokenIds: ArrayLike<number>, vocabSize: number): void {
 }
 
 function resolveMaxTokens(maxTokens: number | undefined, room: number): number {
-  if (maxTokens === undefined) return room;
-  if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {
-    throw new EngineError('OPTION_INVALID', {
-      option: 'maxTokens',
-      value: maxTokens,
-      expected: 'a whole number from 1',
-    });
-  }
-  return Math.min(maxTokens, room); // the answer ends with finish reason `length` when the context is full
+  // The answer ends with finish reason `length` when the context is full.
+  return maxTokens === undefined
+    ? room
+    : Math.min(wholeNumber('maxTokens', maxTokens, 1, Number.MAX_SAFE_INTEGER), room);
+}
+
+function wholeNumber(option: string, value: number, least: number, most: number): number {
+  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  const expected = `a whole number from ${least}${most < Number.MAX_SAFE_INTEGER ? ` to ${most}` : ''}`;
+  throw new EngineError('OPTION_INVALID', { option, value, expected });
 }
 
 function timingsOf(times: TokenTimes, usage: Usage): Timings {
@@ -253,6 +268,7 @@ function timingsOf(times: TokenTimes, usage: Usage): Timings {
   const perSecond = (tokens: number, ms: number) => (ms > 0 && tokens > 0 ? (tokens * 1000) / ms : 0);
   const firstToken = times.firstToken || end;
   return {
+    queueMs: (times.started || end) - times.submitted,
     ttftMs: firstToken - times.submitted,
     prefillTokensPerSecond: perSecond(usage.promptTokens, firstToken - (times.started || times.submitted)),
     decodeTokensPerSecond: perSecond(usage.completionTokens - 1, end - firstToken),

@@ -1,15 +1,11 @@
 import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
-import { EngineLoop } from '../../src/engine/engine-loop.js';
 import { resolveSampling } from '../../src/engine/sampler.js';
 import type { TokenRequest } from '../../src/engine/sequence.js';
 import type { TokenStream } from '../../src/engine/token-stream.js';
-import { expectedTokens, FakeSession, limits, nextToken, VOCAB } from './fake-session.js';
+import { expectedTokens, fakeLoop, VOCAB } from './fake-session.js';
 
-function setUp() {
-  const session = new FakeSession();
-  return { session, loop: new EngineLoop(session, limits, VOCAB) };
-}
+const setUp = () => fakeLoop();
 
 function request(promptIds: readonly number[], maxTokens: number, more: Partial<TokenRequest> = {}): TokenRequest {
   return {
@@ -94,7 +90,7 @@ describe('engine loop', () => {
   it('cancels a request whose reader leaves the loop', async () => {
     const { loop } = setUp();
     for await (const token of loop.submit(request(prompt(2), 50))) {
-      expect(token.id).toBe(nextToken(2, 1));
+      expect(token.id).toBe(expectedTokens(prompt(2), 1)[0]);
       break;
     }
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -107,10 +103,10 @@ describe('engine loop', () => {
     const { signal } = new AbortController();
     for await (const _ of loop.submit(request(prompt(2), 50, { signal }))) break;
     await ids(loop.submit(request(prompt(2), 3, { signal })));
-    await loop.logits(Int32Array.of(1, 2), signal);
+    await loop.logits(Int32Array.of(1, 2), { signal });
     await loop.dispose();
     expect(() => loop.submit(request(prompt(2), 3, { signal }))).toThrow('disposed');
-    await expect(loop.logits(Int32Array.of(1, 2), signal)).rejects.toThrow('disposed');
+    await expect(loop.logits(Int32Array.of(1, 2), { signal })).rejects.toThrow('disposed');
     expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
@@ -125,7 +121,7 @@ describe('engine loop', () => {
   });
 
   it('rejects a request for more logits than fit into memory', async () => {
-    const loop = new EngineLoop(new FakeSession(), limits, 2 ** 50);
+    const { loop } = fakeLoop({}, { vocabSize: 2 ** 50 });
     await expect(loop.logits(Int32Array.of(1, 2))).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
   });
 

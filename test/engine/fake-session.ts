@@ -1,7 +1,10 @@
 import type { Batch, Session, SessionLimits, StepResult, Want } from '../../src/backend/backend.js';
 import { SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
+import { EngineLoop, type LoopOptions } from '../../src/engine/engine-loop.js';
 
 export const VOCAB = 1000;
+/** Hidden states of this session: [token id, position]. */
+export const HIDDEN = 2;
 
 export const limits: SessionLimits = {
   maxTokens: 8,
@@ -13,57 +16,101 @@ export const limits: SessionLimits = {
   kvDtype: 'f32',
 };
 
-/** The token this session "samples" after `id` at `position`; −1 never. */
-export function nextToken(id: number, position: number): number {
-  return (id * 31 + position * 7 + 11) % VOCAB;
+/** What attention makes of a token and all those before it. */
+function extend(digest: number, id: number): number {
+  return (Math.imul(digest ^ id, 0x9e3779b1) + 0x7f4a7c15) >>> 0;
+}
+
+function digestOf(ids: ArrayLike<number>): number {
+  return Array.prototype.reduce.call(ids, (digest, id) => extend(digest as number, id as number), 0) as number;
+}
+
+/** The token this session "samples" after a prefix. */
+function nextToken(digest: number, choice: number): number {
+  return (digest + choice * 37) % VOCAB;
 }
 
 /** Tokens a request alone would get. */
-export function expectedTokens(promptIds: readonly number[], count: number): number[] {
+export function expectedTokens(promptIds: readonly number[], count: number, choice = 0): number[] {
   const tokens: number[] = [];
-  let id = promptIds.at(-1)!;
+  let digest = digestOf(promptIds);
   for (let i = 0; i < count; i++) {
-    id = nextToken(id, promptIds.length - 1 + i);
-    tokens.push(id);
+    tokens.push(nextToken(digest, choice));
+    digest = extend(digest, tokens.at(-1)!);
   }
   return tokens;
 }
 
+/** One KV slot: a token's position, and a digest of it and all tokens before. */
+interface Slot {
+  readonly position: number;
+  readonly digest: number;
+}
+
 /**
- * A session without a model: it keeps a KV cache of token ids and checks on every step that each sequence's slots hold
- * exactly the tokens of positions 0 … contextLen − 1.
+ * A session without a model. Its KV cache keeps digests of prefixes, so that a slot that holds anything but the keys of
+ * its own sequence's tokens is found out at once, and so is a sampled token that saw another context.
  */
 export class FakeSession implements Session {
   readonly batches: Batch[] = [];
-  readonly #slots = new Map<number, { position: number; id: number }>();
+  readonly copies: number[][] = [];
+  readonly #slots = new Map<number, Slot>();
   disposed = false;
   /** Awaited inside each step; lets a test act while a step is in flight. */
   beforeResult: () => Promise<void> | void = () => undefined;
 
+  constructor(
+    readonly limits: SessionLimits,
+    /** As in LoopOptions. */
+    readonly window: number | null = null,
+  ) {}
+
   async step(batch: Batch, want: Want = {}): Promise<StepResult> {
     this.batches.push(batch);
     const numTokens = batch.tokenIds.length;
-    if (numTokens === 0 || numTokens > limits.maxTokens) throw new Error(`a step of ${numTokens} tokens`);
-    for (let t = 0; t < numTokens; t++) {
-      this.#slots.set(batch.slotMapping[t]!, { position: batch.positions[t]!, id: batch.tokenIds[t]! });
-    }
-    this.#checkContexts(batch);
-    await this.beforeResult();
     const numRows = batch.sampling.length / SAMPLING_WORDS;
-    if (numRows > limits.maxRows) throw new Error(`a step of ${numRows} rows`);
+    const numSeqs = batch.contextLens.length;
+    const { maxTokens, maxRows, maxSequences } = this.limits;
+    if (numTokens === 0 || numTokens > maxTokens) throw new Error(`a step of ${numTokens} tokens`);
+    if (numRows > maxRows) throw new Error(`a step of ${numRows} rows`);
+    if (numSeqs > maxSequences) throw new Error(`a step of ${numSeqs} sequences`);
+    const digests = this.#compute(batch);
+    await this.beforeResult();
     const record = (r: number, field: keyof typeof samplingIndex) =>
       batch.sampling[r * SAMPLING_WORDS + samplingIndex[field]]!;
-    const tokens = Int32Array.from({ length: numRows }, (_, r) => {
-      const row = record(r, 'row');
-      return record(r, 'flags') & SAMPLE ? nextToken(batch.tokenIds[row]!, batch.positions[row]!) : -1;
-    });
+    const rows = Array.from({ length: numRows }, (_, r) => record(r, 'row'));
     return {
-      tokens,
+      tokens: Int32Array.from(rows, (row, r) =>
+        record(r, 'flags') & SAMPLE ? nextToken(digests[row]!, record(r, 'choice')) : -1,
+      ),
       logprobs: new Float32Array(numRows).fill(Number.NaN),
       topIds: new Int32Array(0),
       topLogprobs: new Float32Array(0),
-      ...(want.logits && { logits: this.#logits(batch, numRows) }),
+      // Row r's logits are its token id everywhere, so that a test can tell rows apart.
+      ...(want.logits && { logits: Float32Array.from(rows.flatMap((row) => Array(VOCAB).fill(batch.tokenIds[row]))) }),
+      ...(want.hidden && {
+        hidden: Float32Array.from(rows.flatMap((row) => [batch.tokenIds[row]!, batch.positions[row]!])),
+      }),
     };
+  }
+
+  async copyBlocks(pairs: Int32Array): Promise<void> {
+    const { blockSize } = this.limits;
+    for (let i = 0; i < pairs.length; i += 2) {
+      this.copies.push([pairs[i]!, pairs[i + 1]!]);
+      for (let offset = 0; offset < blockSize; offset++) {
+        const slot = this.#slots.get(pairs[i]! * blockSize + offset);
+        if (slot) this.#slots.set(pairs[i + 1]! * blockSize + offset, slot);
+      }
+    }
+  }
+
+  async saveBlocks(): Promise<void> {
+    throw new Error('not used');
+  }
+
+  async loadBlocks(): Promise<void> {
+    throw new Error('not used');
   }
 
   sample(): StepResult {
@@ -78,30 +125,39 @@ export class FakeSession implements Session {
     this.disposed = true;
   }
 
-  /** Row r's logits are its token id everywhere, so that a test can tell rows apart. */
-  #logits(batch: Batch, numRows: number): Float32Array {
-    const logits = new Float32Array(numRows * VOCAB);
-    for (let r = 0; r < numRows; r++) {
-      const row = batch.sampling[r * SAMPLING_WORDS + samplingIndex.row]!;
-      logits.fill(batch.tokenIds[row]!, r * VOCAB, (r + 1) * VOCAB);
-    }
-    return logits;
-  }
-
-  #checkContexts(batch: Batch): void {
-    const numSeqs = batch.contextLens.length;
-    const maxBlocks = batch.blockTables.length / numSeqs;
-    for (let s = 0; s < numSeqs; s++) {
-      const contextLen = batch.contextLens[s]!;
-      const count = batch.queryStart[s + 1]! - batch.queryStart[s]!;
-      for (let position = 0; position < contextLen; position++) {
-        const block = batch.blockTables[s * maxBlocks + Math.floor(position / limits.blockSize)]!;
-        const held = this.#slots.get(block * limits.blockSize + (position % limits.blockSize));
-        if (held?.position !== position) throw new Error(`sequence ${s}: position ${position} is not in its slot`);
-        const t = batch.queryStart[s]! + position - (contextLen - count);
-        if (position >= contextLen - count && held.id !== batch.tokenIds[t])
-          throw new Error('a slot holds another token');
+  /** Writes the step's tokens to their slots, after a look at every earlier one; digests by token. */
+  #compute(batch: Batch): number[] {
+    const { blockSize } = this.limits;
+    const digests: number[] = [];
+    const maxBlocks = batch.blockTables.length / batch.contextLens.length;
+    batch.contextLens.forEach((contextLen, s) => {
+      const [first, end] = [batch.queryStart[s]!, batch.queryStart[s + 1]!];
+      const start = contextLen - (end - first);
+      const slotOf = (position: number) =>
+        batch.blockTables[s * maxBlocks + Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+      let digest = 0;
+      for (let position = 0; position < start; position++) {
+        if (this.window !== null && position <= start - this.window) continue;
+        const slot = this.#slots.get(slotOf(position));
+        if (slot?.position !== position) throw new Error(`sequence ${s}: position ${position} is not in its slot`);
+        digest = slot.digest;
       }
-    }
+      for (let t = first; t < end; t++) {
+        const position = start + t - first;
+        if (batch.positions[t] !== position) throw new Error(`sequence ${s}: token ${t} has a wrong position`);
+        if (batch.slotMapping[t] !== slotOf(position)) throw new Error(`sequence ${s}: token ${t} has a wrong slot`);
+        digest = extend(digest, batch.tokenIds[t]!);
+        digests.push(digest);
+        this.#slots.set(slotOf(position), { position, digest });
+      }
+    });
+    return digests;
   }
+}
+
+/** A loop on a fake session. */
+export function fakeLoop(more: Partial<SessionLimits> = {}, options: Partial<LoopOptions> = {}) {
+  const all = { ...limits, ...more };
+  const session = new FakeSession(all, options.window ?? null);
+  return { session, loop: new EngineLoop(session, all, { vocabSize: VOCAB, hiddenSize: HIDDEN, ...options }) };
 }

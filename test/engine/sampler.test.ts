@@ -1,6 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { LOGPROBS, SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
-import { resolveSampling, type SamplingOptions, SamplingRecords, usesHistory } from '../../src/engine/sampler.js';
+import {
+  resolveSampling,
+  type SamplingOptions,
+  samplingRecord,
+  unsampledRecord,
+  usesHistory,
+} from '../../src/engine/sampler.js';
 
 const refused: [SamplingOptions, string][] = [
   [{ temperature: -0.1 }, 'temperature is -0.1'],
@@ -51,15 +57,12 @@ describe('sampling options', () => {
 
 describe('sampling records', () => {
   it('hold 64-bit seeds and bit-cast floats', () => {
-    const records = new SamplingRecords(2);
-    records.logitsOnly(4);
-    records.sample(7, resolveSampling({ seed: 2 ** 40 + 5, temperature: 0.5, logprobs: 3 }, 100), 2, 11);
-    const word = (field: keyof typeof samplingIndex) => records.words[SAMPLING_WORDS + samplingIndex[field]]!;
-    expect([word('row'), word('choice'), word('promptLength'), word('numTop')]).toEqual([7, 2, 11, 3]);
+    const record = samplingRecord(resolveSampling({ seed: 2 ** 40 + 5, temperature: 0.5, logprobs: 3 }, 100), 2, 11);
+    const word = (field: keyof typeof samplingIndex) => record[samplingIndex[field]]!;
+    expect([word('choice'), word('promptLength'), word('numTop')]).toEqual([2, 11, 3]);
     expect([word('seedLow'), word('seedHigh')]).toEqual([5, 256]);
     expect(word('flags')).toBe(SAMPLE | LOGPROBS);
     expect(new Float32Array(Int32Array.of(word('temperature')).buffer)[0]).toBe(0.5);
-    expect(records.words[samplingIndex.row]).toBe(4);
-    expect(records.words[samplingIndex.flags]).toBe(0);
+    expect(unsampledRecord()[samplingIndex.flags]).toBe(0);
   });
 });
