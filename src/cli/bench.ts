@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { kernelsCommand } from './bench-kernels.js';
 import { ladderCommand } from './bench-ladder.js';
 import { peersCommand } from './bench-peers.js';
+import { serveCommand } from './bench-serve.js';
 import { speedCommand } from './bench-speed.js';
 import { syntheticCommand } from './bench-synthetic.js';
 
@@ -13,5 +14,6 @@ export function benchCommand(): Command {
     .addCommand(kernelsCommand())
     .addCommand(ladderCommand())
     .addCommand(peersCommand())
+    .addCommand(serveCommand())
     .addCommand(syntheticCommand());
 }
