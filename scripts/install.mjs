@@ -20,7 +20,7 @@ buildAddon();
 function compileTypeScript() {
   const tsc = programOf('typescript', 'tsc');
   if (!isClone || tsc === null) return; // an installed package brings its dist/
-  if (!node([tsc, '-p', 'tsconfig.build.json'], 'inherit')) {
+  if (!node([join(root, 'scripts/build-ts.mjs')], 'inherit')) {
     say('the TypeScript was not compiled without errors; run npm run build:ts to see them');
   }
 }

@@ -18,5 +18,4 @@ for (const binary of existsSync(prebuilds) ? filesIn(prebuilds) : []) {
   process.exit(1);
 }
 rmSync(join(root, 'dist'), { recursive: true, force: true });
-const compiler = fileURLToPath(new URL('../node_modules/typescript/bin/tsc', import.meta.url));
-execFileSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
+execFileSync(process.execPath, [join(root, 'scripts/build-ts.mjs')], { cwd: root, stdio: 'inherit' });

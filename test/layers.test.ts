@@ -17,6 +17,7 @@ const mayImport: Record<string, readonly string[]> = {
   engine: ['backend', 'base'],
   serving: ['engine', 'tokenizer', 'base'],
   server: ['serving', 'base'],
+  playground: [],
   library: ['serving', 'engine', 'model', 'backend', 'formats', 'tokenizer', 'tensor', 'base'],
   synthetic: ['formats', 'tokenizer', 'tensor', 'base'],
   conversion: ['model', 'backend', 'formats', 'tokenizer', 'quantization', 'tensor', 'base'],

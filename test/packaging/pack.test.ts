@@ -8,6 +8,7 @@ const patterns: Record<string, RegExp> = {
   'to read': /^(README\.md|docs\/.+\.(md|mjs))$/,
   licence: /^LICENSE$/,
   'the program': /^dist\/.+\.js$/,
+  'the playground': /^dist\/playground\/[a-z]+\.(html|css|svg)$/,
   'the entry for require()': /^dist\/index\.(cjs|d\.cts)$/,
   'its types': /^dist\/.+\.d\.ts$/,
   'embedded models': /^models\/(README\.md|[^/]+\.gguf)$/,
