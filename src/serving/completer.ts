@@ -232,7 +232,10 @@ export async function collect(
     answers[event.index] = answer;
     answer.text += event.text;
     answer.tokenIds.push(...event.tokenIds);
-    if (event.logprobs) answer.logprobs = [...(answer.logprobs ?? []), ...event.logprobs];
+    if (event.logprobs) {
+      answer.logprobs ??= [];
+      answer.logprobs.push(...event.logprobs);
+    }
     if (event.outcome) answer.outcome = event.outcome;
   }
   return answers.map(({ text, tokenIds, logprobs, outcome }) => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { LOGPROBS, SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
+import { LOGPROBS, SAMPLE, samplingIndex } from '../../src/backend/sampling.js';
 import {
   resolveSampling,
   type SamplingOptions,
