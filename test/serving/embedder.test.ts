@@ -1,7 +1,17 @@
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
 import { EngineError } from '../../src/base/errors.js';
+import { openModel } from '../../src/formats/hub.js';
+import { Engine } from '../../src/library/engine.js';
+import { loadModel } from '../../src/model/load.js';
 import type { PromptRequest } from '../../src/serving/completer.js';
 import { type EmbeddingRequest, type Pooling, type PoolingLoop, TextEmbedder } from '../../src/serving/embedder.js';
+import { writeTinyChatModel } from '../cli/tiny-chat-model.js';
+import { testBackends, testOnBackends, testOnBackendsWithData } from '../model/backends.js';
+import { maxAbsDiff } from '../model/run-model.js';
 
 const HIDDEN_SIZE = 6;
 const CONTEXT_SIZE = 16;
@@ -226,4 +236,97 @@ describe('TextEmbedder', () => {
     expect(error.code).toBe('EMBEDDING_INVALID');
     expect(error.message).toContain('input 1 is not finite');
   });
+});
+
+type BackendOfEngine = 'native-cpu' | 'reference';
+
+const folder = mkdtempSync(join(tmpdir(), 'engine-embed-'));
+const tinyModel = writeTinyChatModel(join(folder, 'tiny.gguf'));
+
+/** The last norm's output for each token of a prompt, [ids.length][hiddenSize], by the reference interpreter alone. */
+async function hiddenStates(path: string, ids: Int32Array): Promise<Float32Array[]> {
+  const { plan, weights, config } = loadModel(await openModel(path), { activations: 'f32' });
+  const numBlocks = Math.ceil(ids.length / 16);
+  const interpreter = await testBackends[0]!.load(plan, weights, {
+    maxTokens: ids.length,
+    maxRows: ids.length,
+    maxSequences: 1,
+    contextSize: config.contextLength,
+    blockSize: 16,
+    numBlocks,
+    kvDtype: 'f32',
+  });
+  const positions = ids.map((_, i) => i);
+  const sampling = new Int32Array(ids.length * SAMPLING_WORDS);
+  for (const row of positions) sampling[row * SAMPLING_WORDS + samplingIndex.row] = row; // nothing is sampled
+  const { hidden } = await interpreter.step(
+    {
+      tokenIds: ids,
+      positions,
+      slotMapping: positions,
+      queryStart: Int32Array.of(0, ids.length),
+      contextLens: Int32Array.of(ids.length),
+      blockTables: Int32Array.from({ length: numBlocks }, (_, block) => block),
+      sampling,
+    },
+    { hidden: true },
+  );
+  return Array.from(positions, (row) => hidden!.slice(row * config.hiddenSize, (row + 1) * config.hiddenSize));
+}
+
+describe('embeddings of a model', () => {
+  testOnBackends('are its hidden states pooled, whatever they are batched with', async ({ name }) => {
+    const backend = name as BackendOfEngine;
+    await using engine = await Engine.load({ model: tinyModel, backend, activations: 'f32', kvDtype: 'f32' });
+    const texts = ['Ein König', 'b', 'The fox said nothing for a long time. '.repeat(5), '世界'];
+    const [mean, last, alone] = await Promise.all([
+      engine.embed({ inputs: texts }),
+      engine.embed({ inputs: texts, pooling: 'last' }),
+      engine.embed([texts[2]!]),
+    ]);
+    expect(alone[0]).toEqual(mean.vectors[2]);
+    for (const [i, text] of texts.entries()) {
+      const hidden = await hiddenStates(tinyModel, engine.tokenizer.encode(text));
+      const sum = hidden[0]!.map((_, k) => hidden.reduce((total, row) => total + row[k]!, 0));
+      expect(maxAbsDiff(mean.vectors[i]!, unit(sum))).toBeLessThan(1e-5);
+      expect(maxAbsDiff(last.vectors[i]!, unit(hidden.at(-1)!))).toBeLessThan(1e-5);
+    }
+    expect(mean.promptTokens).toBe(texts.reduce((sum, text) => sum + engine.tokenizer.encode(text).length, 0));
+  });
+
+  testOnBackends('leave nothing running when they are aborted', async ({ name }) => {
+    await using engine = await Engine.load({ model: tinyModel, backend: name as BackendOfEngine });
+    const client = new AbortController();
+    const inputs = Array.from({ length: 500 }, (_, i) => `text number ${i}, `.repeat(6));
+    const embedding = engine.embed({ inputs, signal: client.signal });
+    setTimeout(() => client.abort(), 20);
+    await expect(embedding).rejects.toMatchObject({ code: 'ABORTED' });
+    const { running, waiting, blocks } = engine.stats();
+    expect({ running, waiting, used: blocks.used }).toEqual({ running: 0, waiting: 0, used: 0 });
+    expect(await engine.embed(['and it goes on'])).toHaveLength(1);
+  });
+
+  const golden = JSON.parse(readFileSync(new URL('golden/embeddings.json', import.meta.url), 'utf8')) as {
+    ids: number[][];
+    models: Record<string, { mean: number[]; last: number[]; last8: number[] }[]>;
+  };
+  for (const [model, expected] of Object.entries(golden.models)) {
+    testOnBackendsWithData(
+      `models/hf-archs/${model}`,
+      `have the values of transformers: ${model}`,
+      async ({ name }, path) => {
+        const backend = name as BackendOfEngine;
+        await using engine = await Engine.load({ model: path, backend, kvDtype: 'f32' });
+        const inputs = golden.ids;
+        const mean = await engine.embed({ inputs });
+        const last = await engine.embed({ inputs, pooling: 'last' });
+        const last8 = await engine.embed({ inputs, pooling: 'last', dimensions: 8 });
+        for (const [i, values] of expected.entries()) {
+          expect(maxAbsDiff(mean.vectors[i]!, values.mean)).toBeLessThan(1e-5);
+          expect(maxAbsDiff(last.vectors[i]!, values.last)).toBeLessThan(1e-5);
+          expect(maxAbsDiff(last8.vectors[i]!, values.last8)).toBeLessThan(1e-5);
+        }
+      },
+    );
+  }
 });
