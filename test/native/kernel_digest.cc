@@ -4,11 +4,13 @@
 //
 //     kernel_digest [LIMIT]        the highest instruction set up to LIMIT; its name is the first line
 //     kernel_digest --isa [LIMIT]  the name only
+#include <algorithm>
 #include <atomic>
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <new>
@@ -17,6 +19,10 @@
 
 #include "kernels.h"
 #include "quantize_panel.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace {
 
@@ -92,14 +98,13 @@ class Hash {
       add_word(values[i] == values[i] ? word : 0x7fc00000);
     }
   }
-  void add_f16(const Array<uint8_t>& bytes) {
+  void add_f16(const auto& bytes) {
     for (size_t i = 0; i < bytes.size(); i += 2) {
       const uint32_t word = bytes[i] | static_cast<uint32_t>(bytes[i + 1]) << 8;
       add_word((word & 0x7fff) > 0x7c00 ? 0x7e00 : word);
     }
   }
-  template <class Integer>
-  void add(const Array<Integer>& values) {
+  void add(const auto& values) {
     for (size_t i = 0; i < values.size(); i++) add_word(static_cast<uint32_t>(values[i]));
   }
   uint64_t state() const { return state_; }
@@ -113,8 +118,8 @@ bool consistent = true;
 
 using Run = std::function<void(const std::function<void(const std::function<void(Part)>&)>& in_parts, Hash& hash)>;
 
-// `run` makes its outputs, hands the kernel call to in_parts, and hashes the outputs.
-void digest(const std::string& name, const Run& run) {
+// `run` makes its outputs, hands the kernel call to in_parts, and hashes the outputs. Returns their hash.
+uint64_t digest(const std::string& name, const Run& run) {
   uint64_t states[2];
   for (int i = 0; i < 2; i++) {
     Hash hash;
@@ -131,6 +136,7 @@ void digest(const std::string& name, const Run& run) {
     consistent = false;
     fprintf(stderr, "%s differs in three parts: %016" PRIx64 "\n", name.c_str(), states[1]);
   }
+  return states[0];
 }
 
 // What must be the same in two ways of computing it.
@@ -470,7 +476,7 @@ constexpr int32_t kNumTokens = 27;
 
 const char* name_of(KvDType dtype) { return dtype == KvDType::kF32 ? "f32" : dtype == KvDType::kF16 ? "f16" : "int8"; }
 
-void add_kv(Hash& hash, const Array<uint8_t>& bytes, KvDType dtype) {
+void add_kv(Hash& hash, const auto& bytes, KvDType dtype) {
   if (dtype == KvDType::kF16) {
     hash.add_f16(bytes);
   } else {
@@ -483,6 +489,30 @@ struct AttentionBatch {
   std::vector<int32_t> query_start;
   std::vector<int32_t> context_lens;
   const int32_t* block_tables;  // of the first sequence
+};
+
+// Keys or values of some blocks, and before them a block −1 of NaNs, which a sanitizer takes for no memory at all.
+class GuardedBlocks {
+ public:
+  GuardedBlocks(size_t num_blocks, size_t block_bytes)
+      : guard_((block_bytes + 63) / 64 * 64), size_(num_blocks * block_bytes), bytes_(guard_ + size_) {
+    memset(bytes_.data(), 0xff, guard_);
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_POISON_MEMORY_REGION(bytes_.data(), guard_);
+#endif
+  }
+  ~GuardedBlocks() {
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(bytes_.data(), guard_);
+#endif
+  }
+  uint8_t* data() const { return bytes_.data() + guard_; }
+  size_t size() const { return size_; }
+  uint8_t& operator[](size_t i) const { return data()[i]; }
+
+ private:
+  size_t guard_, size_;
+  Array<uint8_t> bytes_;
 };
 
 void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
@@ -504,8 +534,8 @@ void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
   const Array<float> v = random_floats(random, kv_size, 2.0f);
   const Array<float> q = random_floats(random, q_size, 2.0f);
   const size_t block_bytes = kv_block_bytes(kv_dtype, c.head_dim, c.block_size);
-  const Array<uint8_t> keys(static_cast<size_t>(num_blocks * c.num_kv_heads) * block_bytes);
-  const Array<uint8_t> values(keys.size());
+  const GuardedBlocks keys(static_cast<size_t>(num_blocks), static_cast<size_t>(c.num_kv_heads) * block_bytes);
+  const GuardedBlocks values(static_cast<size_t>(num_blocks), static_cast<size_t>(c.num_kv_heads) * block_bytes);
   const KvCache cache = {keys.data(), values.data(), kv_dtype, c.num_kv_heads, c.head_dim, c.block_size};
   const auto name = text("heads %d/%d of %d, blocks of %d, window %d, %s", c.num_heads, c.num_kv_heads, c.head_dim,
                          c.block_size, c.window, name_of(kv_dtype));
@@ -522,7 +552,7 @@ void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
   const Array<float> results(static_cast<size_t>(shared_floats));
   const auto digest_batch = [&](const char* batch_name, const AttentionBatch& batch, int64_t capacity) {
     std::atomic<int32_t> done[kMaxSharedTiles] = {};
-    digest(batch_name + name, [&](auto in_parts, Hash& hash) {
+    return digest(batch_name + name, [&](auto in_parts, Hash& hash) {
       Array<float> out(static_cast<size_t>(batch.query_start.back() * c.num_heads * c.head_dim));
       in_parts([&](Part part) {
         kernels->attention({.out = out.data(),
@@ -548,10 +578,25 @@ void digest_attention(const AttentionCase& c, KvDType kv_dtype) {
                                 {std::begin(kContextLens), std::end(kContextLens)},
                                 tables.data()};
   const AttentionBatch decode = {{0, 1}, {601}, tables.data() + max_blocks};
-  digest_batch("attention ", whole, 0);
+  const uint64_t hash = digest_batch("attention ", whole, 0);
   digest_batch("attention, shared, ", whole, shared_floats);
   digest_batch("attention of one token ", decode, 0);
   digest_batch("attention of one token, shared, ", decode, shared_floats);
+  if (c.window == 0) return;
+
+  // Without the blocks that no query's window reaches.
+  for (size_t s = 0; s < std::size(kContextLens); s++) {
+    const int32_t first_query = kContextLens[s] - (kQueryStart[s + 1] - kQueryStart[s]);
+    const int32_t num_unseen = std::max(0, first_query - c.window + 1) / c.block_size;
+    const auto table = tables.begin() + static_cast<ptrdiff_t>(s) * max_blocks;
+    std::fill(table, table + num_unseen, -1);
+  }
+  for (const int64_t capacity : {int64_t{0}, shared_floats}) {
+    const char* what = capacity == 0 ? "attention with absent blocks " : "attention with absent blocks, shared, ";
+    if (digest_batch(what, whole, capacity) == hash) continue;
+    consistent = false;
+    fprintf(stderr, "%s%s differs from that with all blocks\n", what, name.c_str());
+  }
 }
 
 // Rows of ordinary, tiny, infinite and no numbers.
@@ -636,7 +681,8 @@ void digest_all() {
     digest_kv_extremes(kv_dtype);
     for (const AttentionCase& c :
          {AttentionCase{4, 4, 16, 16, 0}, AttentionCase{6, 2, 20, 4, 100}, AttentionCase{3, 1, 64, 32, 0},
-          AttentionCase{8, 2, 40, 7, 9}, AttentionCase{7, 1, 9, 7, 0}, AttentionCase{40, 1, 16, 16, 0}}) {
+          AttentionCase{8, 2, 40, 7, 9}, AttentionCase{7, 1, 9, 7, 0}, AttentionCase{40, 1, 16, 16, 0},
+          AttentionCase{4, 2, 32, 16, 70}, AttentionCase{4, 2, 24, 32, 33}}) {
       digest_attention(c, kv_dtype);
     }
   }
