@@ -118,6 +118,8 @@ export class Metrics implements RequestObserver {
       this.#finished.inc({ finished_reason: outcome.finishReason });
       this.#observeOutcome(outcome);
     }
+    // Answers that nobody waits for any more have no outcome.
+    if (status === 499 && outcomes.length === 0) this.#finished.inc({ finished_reason: 'abort' });
   }
 
   /** What Prometheus reads. */

@@ -96,6 +96,13 @@ describe('metrics', () => {
     expect(all.get('engine:requests_total{operation="chat",status="499",model_name="tiny"}')).toBe(1);
   });
 
+  it('count a request as aborted when the client left before any answer was over', async () => {
+    made();
+    metrics.begin(requestStart()).end({ status: 499, promptTokens: 0, outcomes: [] });
+    const all = await series();
+    expect(all.get('vllm:request_success_total{finished_reason="abort",model_name="tiny"}')).toBe(1);
+  });
+
   it("have vLLM's bounds among theirs, so that queries by bound work", async () => {
     made();
     const all = await series();
