@@ -104,6 +104,7 @@ export class CompletionClient {
     signal: AbortSignal | undefined,
     fail: (reason: string) => void,
     onResponse: (response: http.IncomingMessage) => void,
+    isRetry = false,
   ): void {
     const { apiKey } = this.options;
     const headers = {
@@ -111,7 +112,8 @@ export class CompletionClient {
       ...(apiKey !== undefined && { authorization: `Bearer ${apiKey}` }),
     };
     let response: http.IncomingMessage | null = null;
-    const request = this.#request(`${this.#root}${path}`, { method, headers, agent: this.#agent, signal });
+    const agent = isRetry ? false : this.#agent; // false: a connection of its own
+    const request = this.#request(`${this.#root}${path}`, { method, headers, agent, signal });
     request.setTimeout(IDLE_MS, () => request.destroy(new Error(`no byte in ${IDLE_MS / 1000} s`)));
     request.on('response', (arrived) => {
       response = arrived;
@@ -120,7 +122,7 @@ export class CompletionClient {
     request.on('error', (error: NodeJS.ErrnoException) => {
       // The server had closed an idle connection just before it was used again: this request never reached it.
       const wasClosed = request.reusedSocket && (error.code === 'ECONNRESET' || error.code === 'EPIPE');
-      if (wasClosed && response === null) this.#send(method, path, body, signal, fail, onResponse);
+      if (wasClosed && response === null) this.#send(method, path, body, signal, fail, onResponse, true);
       else fail(messageOf(error));
     });
     request.end(body);

@@ -29,35 +29,53 @@ export interface LoadResult {
 /**
  * Sends requests as they arrive, or as soon as there is room: the next one when one is done. A request that has a time
  * of arrival counts from then, also when it had to wait for room here: otherwise a slow server would be asked less and
- * look better (coordinated omission).
+ * look better (coordinated omission). Throws what `send` throws, once no request is in flight.
  */
 export async function runLoad(load: Load): Promise<LoadResult> {
   const { send, request, count, durationMs, concurrency, signal, onProgress } = load;
   const records: RequestRecord[] = [];
-  const inFlight = new Set<Promise<void>>();
+  const room = concurrency ?? Number.POSITIVE_INFINITY;
+  let inFlight = 0;
+  let onDone: () => void = () => undefined;
   const cpu = process.cpuUsage();
   const idle = performance.eventLoopUtilization();
   const start = performance.now();
   const elapsed = () => performance.now() - start;
   const isOver = (ms: number) => durationMs !== null && ms >= durationMs;
   let gone: string | null = null;
-  for (let index = 0; index < (count ?? Number.POSITIVE_INFINITY) && gone === null; index++) {
+  let failure: unknown = null;
+  const until = async (condition: () => boolean) => {
+    while (!condition()) {
+      await new Promise<void>((resolve) => {
+        onDone = resolve;
+      });
+    }
+  };
+  for (let index = 0; index < (count ?? Number.POSITIVE_INFINITY) && gone === null && failure === null; index++) {
     const planned = request(index);
     if (isOver(planned.atMs ?? elapsed())) break;
     if (planned.atMs !== null && planned.atMs > elapsed()) {
       await sleep(planned.atMs - elapsed(), undefined, { signal }).catch(() => undefined);
     }
-    while (inFlight.size >= (concurrency ?? Number.POSITIVE_INFINITY)) await Promise.race(inFlight);
+    await until(() => inFlight < room);
     if (isOver(elapsed()) || signal?.aborted) break;
-    const task: Promise<void> = send(planned, start + (planned.atMs ?? elapsed())).then((record) => {
-      inFlight.delete(task);
-      records.push(record);
-      if (record.error !== null && isGone(record.error)) gone = record.error;
-      onProgress?.(records.length, elapsed());
-    });
-    inFlight.add(task);
+    inFlight++;
+    void send(planned, start + (planned.atMs ?? elapsed()))
+      .then((record) => {
+        records.push(record);
+        if (record.error !== null && isGone(record.error)) gone = record.error;
+        onProgress?.(records.length, elapsed());
+      })
+      .catch((error: unknown) => {
+        failure ??= error;
+      })
+      .finally(() => {
+        inFlight--;
+        onDone();
+      });
   }
-  await Promise.all(inFlight);
+  await until(() => inFlight === 0);
+  if (failure !== null) throw failure;
   const used = process.cpuUsage(cpu);
   return {
     records,

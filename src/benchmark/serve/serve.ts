@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EngineError } from '../../base/errors.js';
 import { summarize, summarizeRatios } from '../statistics.js';
@@ -53,6 +54,7 @@ export interface ServeProgress {
  */
 export async function benchmarkServe(options: ServeOptions): Promise<ServeRow[]> {
   const { servers, points, rounds, signal } = options;
+  setMaxListeners(0, signal); // each request in flight listens
   const runs = servers.map(() => points.map((): PointRun[] => []));
   for (let round = 0; round < rounds; round++) {
     for (const [server, contender] of servers.entries()) {
