@@ -199,6 +199,12 @@ const table = {
     message: (p: { tokens: number; limit: number; input?: number }) =>
       `${p.input === undefined ? 'prompt' : `input ${p.input}`} has ${p.tokens} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
   },
+  PROMPT_TEXT_TOO_LONG: {
+    status: 400,
+    blame: 'user',
+    message: (p: { characters: number; limit: number; contextSize: number }) =>
+      `prompt has ${p.characters} characters; for a context of ${p.contextSize} tokens at most ${p.limit} are read; shorten it or load the model with a larger context size`,
+  },
   TOKEN_ID_INVALID: {
     status: 400,
     blame: 'user',

@@ -1,0 +1,111 @@
+import { createHash } from 'node:crypto';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { EngineError } from '../base/errors.js';
+import type { ServedModel } from '../serving/served-model.js';
+import { Activity } from './activity.js';
+import { apiError } from './api-error.js';
+import { resolveLimits, type ServerLimits } from './limits.js';
+import { observe } from './observations.js';
+import type { RequestObserver, RequestStart } from './observer.js';
+import { RequestScope } from './request-scope.js';
+
+export interface ServiceOptions {
+  readonly model: Promise<ServedModel>;
+  readonly modelName: string;
+  readonly aliases?: readonly string[];
+  readonly limits?: Partial<ServerLimits>;
+  readonly observers?: readonly RequestObserver[];
+}
+
+/** The model behind the routes, and the requests that it works on. */
+export class Service {
+  readonly limits: ServerLimits;
+  readonly activity: Activity;
+  readonly modelName: string;
+  /** All names that requests may use. */
+  readonly modelNames: readonly string[];
+  /** Tells clients which configuration has answered. */
+  readonly fingerprint: string;
+  /** Seconds since 1970. */
+  readonly created = Math.floor(Date.now() / 1000);
+  readonly #observers: readonly RequestObserver[];
+  #model: ServedModel | EngineError = new EngineError('MODEL_LOADING', {});
+
+  constructor(options: ServiceOptions) {
+    this.limits = resolveLimits(options.limits);
+    this.activity = new Activity(this.limits.requestsPerKey);
+    this.modelName = options.modelName;
+    this.modelNames = [...new Set([options.modelName, ...(options.aliases ?? [])])];
+    this.fingerprint = `fp_${createHash('sha256').update(options.modelName).digest('hex').slice(0, 10)}`;
+    this.#observers = options.observers ?? [];
+    options.model.then(
+      (model) => {
+        this.#model = model;
+      },
+      (error: unknown) => {
+        const reason = error instanceof Error ? error.message : String(error);
+        this.#model = new EngineError('MODEL_UNAVAILABLE', { reason }, { cause: error });
+      },
+    );
+  }
+
+  /** Throws SHUTTING_DOWN, MODEL_LOADING, MODEL_UNAVAILABLE. */
+  get model(): ServedModel {
+    if (this.activity.draining) throw new EngineError('SHUTTING_DOWN', {});
+    if (this.#model instanceof EngineError) throw this.#model;
+    return this.#model;
+  }
+
+  /** Throws MODEL_UNKNOWN. A request that names no model means the only one there is. */
+  checkModel(name: string | undefined): void {
+    if (name === undefined || this.modelNames.includes(name)) return;
+    throw new EngineError('MODEL_UNKNOWN', { model: name, served: this.modelNames });
+  }
+
+  /** Throws PROMPT_TEXT_TOO_LONG for texts that no context of this model can hold, before any time is spent on them. */
+  checkLength(...texts: readonly unknown[]): void {
+    const { contextSize } = this.model;
+    const limit = contextSize * this.limits.textPerToken;
+    const characters = texts.reduce<number>((sum, text) => sum + (typeof text === 'string' ? text.length : 0), 0);
+    if (characters > limit) throw new EngineError('PROMPT_TEXT_TOO_LONG', { characters, limit, contextSize });
+  }
+
+  /**
+   * Runs a request's work for the engine: observed, within its deadline, given up as soon as the client hangs up.
+   * Resolves to what is to be sent, or to undefined where the work has answered itself or nobody is there any more.
+   */
+  async work<T extends object | undefined>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    start: Pick<RequestStart, 'operation' | 'stream' | 'parameters'>,
+    work: (scope: RequestScope, model: ServedModel) => Promise<T>,
+  ): Promise<T | undefined> {
+    const observation = observe(
+      this.#observers,
+      { requestId: request.id, model: this.modelName, traceHeaders: request.headers, ...start },
+      request.log,
+    );
+    const scope = new RequestScope(request.id, request.tenant, observation, this.limits.deadlineMs);
+    const { raw } = reply;
+    const hungUp = () => {
+      if (!raw.writableFinished) scope.abort(new EngineError('ABORTED', {}));
+    };
+    raw.once('close', hungUp);
+    try {
+      this.activity.begin(scope);
+      const answer = await work(scope, this.model);
+      scope.end(200);
+      return answer;
+    } catch (error) {
+      const { status } = apiError(error, this.modelName);
+      if (status === 500) request.log.error({ err: error }, 'a request failed');
+      scope.end(status, error);
+      if (raw.destroyed && !reply.sent) reply.hijack(); // nobody is there to be answered
+      if (!reply.sent) throw error;
+      return undefined;
+    } finally {
+      raw.off('close', hungUp);
+      this.activity.end(scope);
+    }
+  }
+}
