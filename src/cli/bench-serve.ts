@@ -87,7 +87,7 @@ async function measureModel(
   const contextSize = shape.contextSize(contextLength);
   const threads = flags.threads ?? nativeInfo().threads.threads;
   const slots = Math.max(...shape.concurrencies.map((concurrency) => concurrency ?? DEFAULT_SLOTS));
-  const ownFlags = [...loadArguments({ ...flags, threads }), '--context-size', String(contextSize), ...serverFlags];
+  const ownFlags = [...loadArguments({ ...flags, threads }), ...sizeArguments(slots, contextSize), ...serverFlags];
   const servers = [engineServer(thisProgram(), source.path, ownFlags)];
   if (opponentBinary !== undefined) {
     servers.push(llamaServer(resolve(opponentBinary), { model: source.path, threads, slots, contextSize }));
@@ -97,12 +97,20 @@ async function measureModel(
   await measure(servers, { name: basename(source.path), ...model }, target, shape, flags, signal);
 }
 
-/** Requests that llama.cpp's server works on at once where the load has no limit. */
+/** Answers computed at once where the load has no limit, by both servers. */
 const DEFAULT_SLOTS = 16;
+/** What ours allows. */
+const MAX_SEQUENCES = 256;
 /** Ids that any vocabulary has, for a server that does not say how large its own is. */
 const LEAST_VOCABULARY = 512;
 const DEFAULT_CONTEXT_SIZE = 4096;
 const MAX_SEED = 2 ** 32 - 1;
+
+/** The same room for keys and values, and as many answers at once, as llama.cpp's server is given. */
+function sizeArguments(slots: number, contextSize: number): string[] {
+  const sequences = Math.min(slots, MAX_SEQUENCES);
+  return ['--context-size', contextSize, '--batch-size', sequences, '--max-sequences', sequences].map(String);
+}
 
 async function measureUrl(
   url: string,
