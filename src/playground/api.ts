@@ -31,10 +31,14 @@ export class Api {
     sessionStorage.setItem(KEY_NAME, key);
   }
 
-  /** Whether the model is loaded. */
-  async isReady(): Promise<boolean> {
-    const response = await fetch('health').catch(() => null);
-    return response?.ok ?? false;
+  /** Why nothing can be asked yet; null once the model is loaded. */
+  async problem(): Promise<Error | null> {
+    try {
+      await this.#request('health');
+      return null;
+    } catch (error) {
+      return error instanceof ApiError ? error : new Error('the server does not answer');
+    }
   }
 
   /** Name of the first model. */

@@ -53,11 +53,14 @@ void connect();
 async function connect(): Promise<void> {
   const box = byId('model');
   const name = byId('model-name');
-  for (;;) {
-    if (await api.isReady()) break;
-    name.textContent = 'loading the model…';
+  for (let problem = await api.problem(); problem !== null; problem = await api.problem()) {
+    const isLoading = problem instanceof ApiError && problem.code === 'model_loading';
+    box.dataset.state = isLoading ? 'loading' : 'failed';
+    name.textContent = isLoading ? 'loading the model…' : problem.message;
+    box.title = isLoading ? '' : problem.message; // where it is cut off
     await new Promise((resolve) => setTimeout(resolve, LOADING_INTERVAL));
   }
+  box.title = '';
   try {
     await nameOfModel();
   } catch (error) {

@@ -1,5 +1,5 @@
 const SVG = 'http://www.w3.org/2000/svg';
-const WIDTH = 120;
+const WIDTH = 60;
 const HEIGHT = 36;
 
 /** A line per series over the last WIDTH readings, newest at the right, from 0 to the largest value of all. */

@@ -43,8 +43,8 @@ function row(
 /** The settings panel: builds its form, and reads requests from it. */
 export class Controls {
   readonly #inputs = new Map<string, HTMLInputElement>();
-  readonly #system = create('textarea', { id: 'system', rows: 3, maxLength: 100_000, placeholder: 'none' });
-  readonly #stop = create('textarea', { id: 'stop-strings', rows: 2, maxLength: 4_000, placeholder: 'one per line' });
+  readonly #system = create('textarea', { id: 'system', rows: 2, maxLength: 100_000, placeholder: 'none' });
+  readonly #stop = create('textarea', { id: 'stop-strings', rows: 2, maxLength: 4_000, placeholder: 'none' });
   readonly #tint = create('input', { id: 'tint', type: 'checkbox', checked: true });
   readonly #modes = (['chat', 'completion'] as const).map((value) =>
     create('input', { type: 'radio', name: 'mode', id: `mode-${value}`, value, checked: value === 'chat' }),
@@ -59,11 +59,13 @@ export class Controls {
       modes.append(input, create('label', { htmlFor: input.id }, input.value === 'chat' ? 'Chat' : 'Completion'));
     }
     form.append(modes, field('System prompt', this.#system), create('h2', {}, 'Sampling'));
-    for (const control of controls) form.append(this.#number(control));
-    form.append(field('Stop strings', this.#stop, 'the answer ends before them; \\n is a new line'));
+    const numbers = create('div', { className: 'numbers' });
+    for (const control of controls) (control.kind === 'range' ? form : numbers).append(this.#number(control));
+    form.append(numbers);
+    form.append(field('Stop strings', this.#stop, 'one per line; \\n is a line break'));
     const scale = create('span', { className: 'scale', ariaHidden: 'true' });
     form.append(create('h2', {}, 'Tokens'), create('label', { className: 'check' }, this.#tint, 'Tint by surprise'));
-    form.append(create('p', { className: 'legend' }, 'expected', scale, '8 bits and more'));
+    form.append(create('p', { className: 'legend' }, 'expected', scale, '6 bits and more'));
     form.addEventListener('submit', (event) => event.preventDefault());
     this.#restore();
     form.addEventListener('input', () => this.#changed());
@@ -105,7 +107,9 @@ export class Controls {
     input.value = `${initial}`; // after min and max, which would clamp it
     input.placeholder = 'random';
     this.#inputs.set(name, input);
-    return field(label, input, hint);
+    if (kind === 'range') return field(label, input, hint);
+    input.title = hint;
+    return field(label, input);
   }
 
   /** A number beyond its limits becomes the nearest that is allowed, when the user has finished writing it. */

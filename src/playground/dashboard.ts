@@ -21,8 +21,8 @@ export class Dashboard {
     throughput(),
     latency('Time to first token', (reading) => reading.ttft),
     latency('Inter-token latency', (reading) => reading.interToken),
-    share('KV cache in use', (reading) => reading.kvUsage),
-    share('Prefix cache hits', (reading) => reading.hitRate),
+    share('KV cache', (reading) => reading.kvUsage),
+    share('Prefix hits', (reading) => reading.hitRate),
     queue(),
   ];
 
@@ -30,7 +30,8 @@ export class Dashboard {
     readonly api: Api,
     readonly panel: HTMLElement,
   ) {
-    panel.append(create('h2', {}, 'Live'), this.#note, ...this.#cards.map(({ element }) => element));
+    const cards = create('div', { className: 'cards' }, ...this.#cards.map(({ element }) => element));
+    panel.append(create('h2', {}, 'Live'), this.#note, cards);
     document.addEventListener('visibilitychange', () => this.refresh());
   }
 
@@ -45,7 +46,7 @@ export class Dashboard {
       const scrape = parseMetrics(await this.api.metrics());
       const now = this.#history.add(scrape, performance.now());
       for (const card of this.#cards) card.draw(now, this.#history.readings);
-      this.#note.textContent = 'Percentiles and hit rate over the last minute, charts over two.';
+      this.#note.textContent = 'The last minute, second by second.';
     } catch (error) {
       if (error instanceof ApiError && error.status === 401) {
         this.#note.textContent = 'The numbers are behind the API key.';
@@ -81,7 +82,8 @@ function latency(title: string, read: (reading: Reading) => Percentiles | null):
   const names = ['p50', 'p95', 'p99'] as const;
   const values = names.map(() => create('dd', {}, '–'));
   const list = create('dl', { className: 'percentiles' });
-  for (const [index, name] of names.entries()) list.append(create('div', {}, create('dt', {}, name), values[index]!));
+  for (const [index, name] of names.entries())
+    list.append(create('div', {}, create('dt', { className: `key-${index}` }, name), values[index]!));
   const chart = new Chart(2, 0.001);
   return {
     element: card(title, [list], chart),
@@ -91,7 +93,7 @@ function latency(title: string, read: (reading: Reading) => Percentiles | null):
         values[index]!.textContent = percentiles === null ? '–' : duration(percentiles[name]);
       }
       const shown = readings.map(read);
-      chart.draw([shown.map((p) => p?.p95 ?? null), shown.map((p) => p?.p50 ?? null)]);
+      chart.draw([shown.map((p) => p?.p50 ?? null), shown.map((p) => p?.p95 ?? null)]);
     },
   };
 }
@@ -100,8 +102,10 @@ function share(title: string, read: (reading: Reading) => number | null): Card {
   const value = create('b', {}, '–');
   const chart = new Chart(1, 1);
   const figure = create('p', { className: 'figure' }, value, create('span', { className: 'unit' }, '%'));
+  const element = card(title, [figure], chart);
+  element.classList.add('half');
   return {
-    element: card(title, [figure], chart),
+    element,
     draw(now, readings) {
       const part = read(now);
       value.textContent = part === null ? '–' : rounded(part * 100);
@@ -114,8 +118,8 @@ function queue(): Card {
   const running = create('b', {}, '–');
   const waiting = create('b', {}, '–');
   const chart = new Chart(2, 4);
-  const unit = (name: string) => create('span', { className: 'unit' }, name);
-  const figure = create('p', { className: 'figure' }, running, unit('running'), waiting, unit('waiting'));
+  const unit = (name: string, series: number) => create('span', { className: `unit key-${series}` }, name);
+  const figure = create('p', { className: 'figure' }, running, unit('running', 0), waiting, unit('waiting', 1));
   return {
     element: card('Requests', [figure], chart),
     draw(now, readings) {

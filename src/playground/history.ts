@@ -2,8 +2,8 @@ import { countOf, type Histogram, quantile, type Scrape, since } from './metrics
 
 /** Milliseconds over which percentiles and hit rates are taken, while anything happened in them. */
 const WINDOW = 60_000;
-/** Scrapes kept for the charts. */
-const LENGTH = 120;
+/** Scrapes kept, for the charts: one a second over the window, with both its ends. */
+const LENGTH = 61;
 
 /** What the dashboard shows at one moment; null is "nothing to tell yet". Times in seconds, shares from 0 to 1. */
 export interface Reading {
@@ -25,7 +25,7 @@ export interface Percentiles {
   readonly count: number;
 }
 
-/** The last two minutes of scrapes, and what they say. */
+/** The last minute of scrapes, and what they say. */
 export class History {
   #scrapes: { readonly at: number; readonly scrape: Scrape }[] = [];
   #readings: Reading[] = [];

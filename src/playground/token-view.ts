@@ -3,7 +3,7 @@ import type { Token } from './answer.js';
 import { create } from './dom.js';
 
 /** Surprise at which the tint is strongest, in bits. */
-const MAX_BITS = 8;
+const MAX_BITS = 6;
 /** Pixels between a token and its alternatives, and between these and the window's edge. */
 const GAP = 8;
 
@@ -57,8 +57,9 @@ export class TokenView {
     const { offsetWidth: width, offsetHeight: height } = this.panel;
     const left = Math.min(Math.max(GAP, box.left + box.width / 2 - width / 2), innerWidth - width - GAP);
     const above = box.top - height - GAP;
+    const top = this.element.parentElement?.parentElement?.getBoundingClientRect().top ?? 0; // of the conversation
     this.panel.style.left = `${Math.round(left)}px`;
-    this.panel.style.top = `${Math.round(above > GAP ? above : box.bottom + GAP)}px`;
+    this.panel.style.top = `${Math.round(above > top ? above : box.bottom + GAP)}px`;
   }
 
   #move(event: KeyboardEvent): void {

@@ -52,14 +52,14 @@ export class AnswerView {
       const seconds = (times.lastToken - (times.firstToken ?? 0)) / 1000;
       if (usage.completion > 1 && seconds > 0) {
         const rate = (usage.completion - 1) / seconds;
-        parts.push(['speed', `${rate < 100 ? rate.toFixed(1) : rate.toFixed(0)} tokens/s`]);
+        parts.push(['', `${rate < 100 ? rate.toFixed(1) : rate.toFixed(0)} tokens/s`]);
       }
-      parts.push(['answer', count(usage.completion)]);
-      parts.push(['prompt', `${count(usage.prompt)}${usage.cached > 0 ? `, ${usage.cached} cached` : ''}`]);
+      parts.push(['', `${usage.completion} ${usage.completion === 1 ? 'token' : 'tokens'}`]);
+      parts.push(['prompt', `${usage.prompt}${usage.cached > 0 ? `, ${usage.cached} cached` : ''}`]);
     }
-    parts.push(['ended', reason]);
+    parts.push(['ended:', reason]);
     this.#stats.replaceChildren(
-      ...parts.map(([name, value]) => create('span', {}, create('i', {}, `${name} `), value)),
+      ...parts.map(([name, value]) => create('span', {}, ...(name === '' ? [] : [create('i', {}, `${name} `)]), value)),
     );
   }
 
@@ -74,10 +74,6 @@ export class AnswerView {
       button.textContent = 'Copy';
     }, 1500);
   }
-}
-
-function count(tokens: number): string {
-  return `${tokens} ${tokens === 1 ? 'token' : 'tokens'}`;
 }
 
 function milliseconds(time: number): string {

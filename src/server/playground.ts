@@ -53,7 +53,8 @@ export function playground(app: FastifyInstance): void {
     if (type === undefined) continue;
     const body = readFileSync(join(folder, name));
     const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 22)}"`;
-    app.get(name === 'index.html' ? '/' : `/playground/${name}`, (request, reply) => {
+    const path = name === 'index.html' ? '/' : `/playground/${name}`;
+    app.get(path, { config: { needsModel: false } }, (request, reply) => {
       void reply.headers({ ...headers, etag });
       const known = request.headers['if-none-match']?.split(/\s*,\s*/) ?? [];
       if (known.some((tag) => tag === '*' || tag.replace(/^W\//, '') === etag)) return reply.code(304).send();

@@ -35,6 +35,10 @@ const story =
   'tall as houses, and far away a little boat had lost its way. The keeper did not sleep. He turned the lamp by hand, ' +
   'round and round, until the morning came and the boat was safe.';
 
+const sky =
+  'Sunlight holds every colour. When it comes through the air, tiny parts of the air send the blue light in all ' +
+  'directions, and the red light goes straight on. So you see blue wherever you look up.';
+
 /** Serves the playground beside routes that answer as an OpenAI-compatible server would, from a script. */
 export async function fakeServer({ key, chatTemplate = true, pace = 2 }: FakeOptions = {}): Promise<FakeServer> {
   const app = Fastify();
@@ -105,7 +109,7 @@ function tokensFor(asked: string): FakeToken[] {
     ].map((bytes) => ({ ...token('\ufffd', 7), bytes }));
     return [...tokenise('A fox: '), first!, second!, ...tokenise(' it is.')];
   }
-  return tokenise(story);
+  return tokenise(asked.includes('sky') ? sky : story);
 }
 
 function tokenise(text: string): FakeToken[] {
@@ -114,14 +118,14 @@ function tokenise(text: string): FakeToken[] {
 
 /** A token with a probability that looks like one, the same in every run. */
 function token(text: string, index: number): FakeToken {
-  const share = 0.06 + 0.93 * Math.abs(Math.sin(index * index * 1.7 + text.length)) ** 0.45;
+  const share = 0.03 + 0.96 * Math.abs(Math.sin(index * index * 1.7 + text.length)) ** 0.8;
   const entry = (name: string, part: number) => ({
     token: name,
     logprob: Math.log(part),
     bytes: [...Buffer.from(name)],
   });
   const others = [' the', ' a', ' its', ' one', ','].filter((name) => name !== text).slice(0, 4);
-  const top = [entry(text, share), ...others.map((name, at) => entry(name, ((1 - share) * 0.6) / 2 ** at))];
+  const top = [entry(text, share), ...others.map((name, at) => entry(name, ((1 - share) * 0.5) / 2 ** at))];
   return { ...entry(text, share), top_logprobs: top.sort((a, b) => b.logprob - a.logprob) };
 }
 
