@@ -61,7 +61,8 @@ export class TextEmbedder implements Embedder {
 
   /**
    * One vector for each input, in their order. Nothing is computed unless all inputs are valid. Throws OPTION_INVALID,
-   * PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_ID_INVALID, TOKENIZER_MISSING, EMBEDDING_INVALID, DISPOSED, ABORTED.
+   * PROMPT_EMPTY, PROMPT_TOO_LONG, TOKEN_ID_INVALID, TOKENIZER_MISSING, EMBEDDING_INVALID, QUEUE_FULL,
+   * DISPOSED, ABORTED.
    */
   async embed({ inputs, pooling = 'mean', dimensions, tenant, signal }: EmbeddingRequest): Promise<Embeddings> {
     checkInputs(inputs);
@@ -103,7 +104,10 @@ export class TextEmbedder implements Embedder {
     return prompts;
   }
 
-  /** When one fails, the others are cancelled, and nothing of them runs on when this rejects. */
+  /**
+   * When one fails, the others are cancelled, and nothing of them runs on when this rejects. A full queue is a failure
+   * only if none of them is in it: otherwise those that are take turns.
+   */
   async #pooled(
     prompts: readonly Int32Array[],
     pooling: Pooling,
@@ -115,10 +119,20 @@ export class TextEmbedder implements Embedder {
     const both = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
     setMaxListeners(MAX_IN_FLIGHT, both); // one for each input in the loop
     const options = { tenant, signal: both };
-    let next = 0;
+    const pending = [...prompts.keys()];
+    let inFlight = 0;
     const lane = async () => {
-      for (let index = next++; index < prompts.length; index = next++) {
-        vectors[index] = await this.loop.pooled(prompts[index]!, pooling, options);
+      for (let index = pending.shift(); index !== undefined; index = pending.shift()) {
+        inFlight++;
+        try {
+          vectors[index] = await this.loop.pooled(prompts[index]!, pooling, options);
+        } catch (error) {
+          if (!(error instanceof EngineError && error.code === 'QUEUE_FULL' && inFlight > 1)) throw error;
+          pending.unshift(index); // for another lane
+          return;
+        } finally {
+          inFlight--;
+        }
       }
     };
     const lanes = Array.from({ length: Math.min(MAX_IN_FLIGHT, prompts.length) }, lane);

@@ -61,6 +61,17 @@ class FakeLoop implements PoolingLoop {
   }
 }
 
+/** The same loop, which refuses to run more than `limit` at once. */
+function queueOf(loop: FakeLoop, limit: number): PoolingLoop {
+  return {
+    limits: loop.limits,
+    pooled: async (ids, pooling, options) => {
+      if (loop.running >= limit) throw new EngineError('QUEUE_FULL', { waiting: loop.running, limit });
+      return loop.pooled(ids, pooling, options);
+    },
+  };
+}
+
 /** [HIDDEN_SIZE]; zeros for spaces, not finite for `!`. */
 function vectorOf(ids: Int32Array): Float32Array {
   if (ids.includes('!'.charCodeAt(0))) return new Float32Array(HIDDEN_SIZE).fill(Number.NaN);
@@ -184,6 +195,25 @@ describe('TextEmbedder', () => {
     await expect(embedding).rejects.toMatchObject({ code: 'DISPOSED' });
     expect(loop.running).toBe(0);
     expect(loop.submitted).toBeLessThan(64);
+  });
+
+  it.each([
+    [3, 40],
+    [1, 1],
+  ])('gets by with a queue of %i', async (limit, numInputs) => {
+    const { loop } = setUp();
+    const queue = queueOf(loop, limit);
+    const inputs = Array.from({ length: numInputs }, (_, i) => String.fromCharCode(65 + i).repeat(1 + (i % 4)));
+    const { vectors } = await new TextEmbedder(queue, prompts, HIDDEN_SIZE).embed({ inputs });
+    for (const [i, input] of inputs.entries()) expectClose(vectors[i]!, unit(vectorOf(codes(input))));
+    expect(loop.mostRunning).toBeLessThanOrEqual(limit);
+  });
+
+  it('rejects with QUEUE_FULL when others fill the queue', async () => {
+    const { loop } = setUp();
+    const embedding = new TextEmbedder(queueOf(loop, 0), prompts, HIDDEN_SIZE).embed({ inputs: ['a', 'b', 'c'] });
+    await expect(embedding).rejects.toMatchObject({ code: 'QUEUE_FULL' });
+    expect(loop.submitted).toBe(0);
   });
 
   it('lets other work run while it reads many texts', async () => {
