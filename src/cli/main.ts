@@ -7,6 +7,7 @@ import { note, Output, reportError } from './output.js';
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   generate: async () => (await import('./generate.js')).generateCommand(),
   chat: async () => (await import('./chat.js')).chatCommand(),
+  serve: async () => (await import('./serve.js')).serveCommand(),
   embed: async () => (await import('./embed.js')).embedCommand(),
   tokenize: async () => (await import('./tokenize.js')).tokenizeCommand(),
   inspect: async () => (await import('./inspect.js')).inspectCommand(),

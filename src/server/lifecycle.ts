@@ -18,6 +18,7 @@ export interface RunOptions {
   readonly model: Promise<{ dispose(): Promise<void> }>;
   /** Called when the server has to stop, for a model that is still being loaded. */
   readonly abortLoading: () => void;
+  /** Fastify has logged it by then. */
   readonly onListening: (url: string) => void;
   /** Where signals and uncaught exceptions come from. Default: this process. */
   readonly source?: EventEmitter;
@@ -49,7 +50,7 @@ export async function runServer(app: FastifyInstance, options: RunOptions): Prom
   model.catch(() => undefined); // it may fail before the port listens, and is looked at after
   try {
     try {
-      await app.listen({ host, port });
+      await app.listen({ host, port, listenTextResolver: (url) => `listening on ${url}` });
     } catch (error) {
       throw new EngineError('LISTEN_FAILED', { host, port, reason: (error as Error).message }, { cause: error });
     }
@@ -64,6 +65,7 @@ export async function runServer(app: FastifyInstance, options: RunOptions): Prom
     await loaded?.dispose();
     events.stop();
   }
+  log.info('stopped');
 }
 
 async function drain(app: FastifyInstance, { activity, drainTimeoutMs, log }: RunOptions): Promise<void> {
