@@ -27,6 +27,8 @@ export class FakeServer {
   readonly bodies: CompletionBody[] = [];
   /** Milliseconds of performance.now(), a list for each request that was streamed. */
   readonly writes: number[][] = [];
+  /** Of every request. */
+  readonly authorization: (string | undefined)[] = [];
   metrics = '';
   inFlight = 0;
   mostInFlight = 0;
@@ -55,6 +57,7 @@ export class FakeServer {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    this.authorization.push(request.headers.authorization);
     let text = '';
     for await (const piece of request) text += String(piece);
     if (request.url === '/v1/models') {
