@@ -17,7 +17,7 @@ export interface PrefixNode {
 export interface PrefixMatch {
   /** In order of position, all computed. */
   readonly nodes: readonly PrefixNode[];
-  /** The block after them, if a running sequence is computing just that. */
+  /** The last of the blocks after them that running sequences are computing just now. */
   readonly announced: PrefixNode | null;
 }
 
@@ -36,6 +36,8 @@ export class PrefixCache {
   queriedTokens = 0;
   hitTokens = 0;
   evictedBlocks = 0;
+  /** Told of a sequence that starts for the first time, with what it found. */
+  onCount: (sequence: Sequence) => void = () => undefined;
 
   constructor(
     readonly pool: BlockPool,
@@ -55,20 +57,22 @@ export class PrefixCache {
     const nodes: PrefixNode[] = [];
     if (!this.enabled || sequence.everyRow) return { nodes, announced: null };
     const maxBlocks = Math.floor((sequence.numTokens - 1) / this.blockSize);
+    let announced: PrefixNode | null = null;
     let node = this.#roots.get(sequence.scope);
     for (let i = 0; i < maxBlocks && node !== undefined; i++) {
       node = node.children.get(sequence.blockKey(i));
       if (node === undefined) break;
-      if (node.block < 0) return { nodes, announced: node };
-      nodes.push(node);
+      if (node.block < 0) announced = node;
+      else nodes.push(node);
     }
-    return { nodes, announced: null };
+    return { nodes, announced };
   }
 
   /** Takes a sequence that starts for the first time into the statistics. */
   count(sequence: Sequence): void {
     this.queriedTokens += sequence.promptLength;
     this.hitTokens += sequence.numCachedTokens;
+    this.onCount(sequence);
   }
 
   /** Puts the blocks that the sequence knows the tokens of, and is about to compute, into the tree. */
@@ -88,9 +92,12 @@ export class PrefixCache {
     }
   }
 
-  /** Enters the blocks that the sequence has filled since the last call. */
+  /**
+   * Enters the blocks that the sequence has filled since the last call, unless what comes before them was evicted (which
+   * happens to blocks that left a sliding window): nobody could find them.
+   */
   commit(sequence: Sequence): void {
-    if (!this.enabled) return;
+    if (!this.enabled || (sequence.node !== null && !this.#isAttached(sequence.node))) return;
     const numFull = Math.floor(sequence.numComputedTokens / this.blockSize);
     for (let i = sequence.numCachedBlocks; i < numFull; i++) {
       const parent: PrefixNode = sequence.node ?? this.#root(sequence.scope);
@@ -116,11 +123,36 @@ export class PrefixCache {
   /** The sequence goes away: what it announced and has not computed is nobody's any more. */
   withdraw(sequence: Sequence): void {
     for (const node of sequence.announced.reverse()) {
-      if (node.owner === sequence) this.#detach(node);
+      if (node.owner === sequence) this.#forget(node);
     }
     sequence.announced = [];
     sequence.node = null;
     sequence.numCachedBlocks = 0;
+  }
+
+  /** The nodes from a prompt's first block to this one, and their scope; null if one has been forgotten. */
+  pathTo(node: PrefixNode): { scope: string; nodes: readonly PrefixNode[] } | null {
+    const nodes: PrefixNode[] = [];
+    let at = node;
+    for (; at.parent !== null; at = at.parent) {
+      if (this.#nodeOf.get(at.block) !== at) return null;
+      nodes.push(at);
+    }
+    return { scope: at.key, nodes: nodes.reverse() };
+  }
+
+  /** Enters blocks that were filled from elsewhere. Those that the tree has already remain the caller's alone. */
+  enter(scope: string, keys: readonly string[], blocks: readonly number[]): void {
+    let parent = this.#root(scope);
+    for (const [i, key] of keys.entries()) {
+      let node = parent.children.get(key);
+      if (node === undefined) {
+        node = { parent, key, children: new Map(), block: -1, owner: null };
+        parent.children.set(key, node);
+      }
+      if (node.block < 0) this.#keep(node, blocks[i]!);
+      parent = node;
+    }
   }
 
   /** Forgets every prompt that no running sequence uses. */
@@ -147,10 +179,14 @@ export class PrefixCache {
     this.#detach(node);
   }
 
+  #isAttached(node: PrefixNode): boolean {
+    return node.parent?.children.get(node.key) === node;
+  }
+
   #detach(node: PrefixNode): void {
     node.owner = null;
-    const { parent } = node;
-    if (parent?.children.get(node.key) !== node) return;
+    if (!this.#isAttached(node)) return;
+    const parent = node.parent!;
     parent.children.delete(node.key);
     if (this.#roots.get(parent.key) === parent && parent.children.size === 0) this.#roots.delete(parent.key);
   }
@@ -164,11 +200,28 @@ export class PrefixCache {
     return root;
   }
 
-  /** Every node with a block is where its block says, and is marked in the pool. */
-  checkIntegrity(): void {
-    for (const [block, node] of this.#nodeOf) {
-      invariant(node.block === block && node.owner === null, `the prefix cache has lost block ${block}`);
-      invariant(this.pool.isCached(block), `block ${block} of the prefix cache is not marked`);
+  /** The tree holds what is computed, and below that what running sequences have announced; nothing else, no empty roots. */
+  checkIntegrity(running: ReadonlySet<Sequence>): void {
+    let numComputed = 0;
+    const check = (node: PrefixNode): void => {
+      for (const child of node.children.values()) {
+        invariant(child.parent === node, 'a node of the prefix cache has another parent');
+        if (child.block >= 0) {
+          numComputed++;
+          invariant(this.#nodeOf.get(child.block) === child, `the prefix cache has lost block ${child.block}`);
+          invariant(this.pool.isCached(child.block), `block ${child.block} of the prefix cache is not marked`);
+          invariant(child.owner === null, `block ${child.block} is computed and announced, at once`);
+          invariant(node.parent === null || node.block >= 0, `block ${child.block} follows one that is not computed`);
+        } else {
+          invariant(child.owner !== null && running.has(child.owner), 'nobody computes an announced block');
+        }
+        check(child);
+      }
+    };
+    for (const root of this.#roots.values()) {
+      invariant(root.children.size > 0, 'a scope without prompts is remembered');
+      check(root);
     }
+    invariant(numComputed === this.#nodeOf.size, 'a block is kept that cannot be found');
   }
 }

@@ -84,7 +84,7 @@ export class Scheduler {
 
   /**
    * The next step: sequences that owe one token first, then those with more, in order of start, then new ones, within
-   * the step's tokens and rows. Empty only if nothing is left to do.
+   * the step's tokens and rows. Empty only if nothing is left to do, or saved prompts are being read.
    */
   schedule(): Schedule {
     const parts = new Map<Sequence, number>();
@@ -143,6 +143,7 @@ export class Scheduler {
     for (const block of sequence.blocks) if (block >= 0) this.pool.retain(block);
     other.addBlocks(sequence.blocks);
     other.numComputedTokens = sequence.numComputedTokens;
+    other.numCachedTokens = sequence.numCachedTokens;
     other.numChargedTokens = sequence.numChargedTokens;
     other.numCachedBlocks = sequence.numCachedBlocks;
     other.node = sequence.node;
@@ -160,6 +161,7 @@ export class Scheduler {
     if (numFree <= 0) return null;
     let nodes: readonly PrefixNode[] = [];
     const sequence = this.#tenants.next((candidate) => {
+      if (candidate.isRestoring) return false;
       // What another sequence is computing just now is worth waiting for.
       if (candidate.awaited !== null && candidate.awaited.owner !== null) return false;
       const match = this.prefixCache.match(candidate);
@@ -183,9 +185,9 @@ export class Scheduler {
     sequence.numComputedTokens = blocks.length * this.limits.blockSize;
     sequence.numCachedBlocks = blocks.length;
     sequence.node = nodes.at(-1) ?? null;
+    sequence.numChargedTokens = Math.max(sequence.numChargedTokens, sequence.numComputedTokens);
     if (sequence.numCachedTokens < 0) {
       sequence.numCachedTokens = sequence.numComputedTokens;
-      sequence.numChargedTokens = sequence.numComputedTokens;
       this.prefixCache.count(sequence);
     }
     this.prefixCache.announce(sequence);
@@ -243,15 +245,17 @@ export class Scheduler {
     }
   }
 
-  checkIntegrity(): void {
+  /** `others`: blocks that are referred to, once each, besides those of running sequences. */
+  checkIntegrity(others: Iterable<number> = []): void {
     const references = new Map<number, number>();
+    for (const block of others) references.set(block, 1);
     const running = new Map<string, number>();
     for (const sequence of this.#running) {
       running.set(sequence.tenant, (running.get(sequence.tenant) ?? 0) + 1);
       for (const block of sequence.blocks) if (block >= 0) references.set(block, (references.get(block) ?? 0) + 1);
     }
     this.pool.checkIntegrity(references);
-    this.prefixCache.checkIntegrity();
+    this.prefixCache.checkIntegrity(new Set(this.#running));
     this.#tenants.checkIntegrity(running);
     invariant(this.#running.length + this.#numForksToCome() <= this.limits.maxSequences, 'too many sequences run');
   }

@@ -16,13 +16,15 @@ const GENERATED_TOKEN = 2;
 
 /**
  * Who waits. The tenant that was served least goes first (virtual token counters, arXiv 2401.00588); one who comes back
- * after a pause starts level with the least served of those who are here, so that nobody saves up a claim. Within a
- * tenant the sequence with the lowest order goes first.
+ * after a pause, or for the first time, starts level with the least served of those who are here, or with whoever left
+ * last, so that nobody saves up a claim. Within a tenant the sequence with the lowest order goes first.
  */
 export class Tenants {
   readonly #tenants = new Map<string, Tenant>();
   readonly #idle = new Set<string>(); // in order of departure
   #numWaiting = 0;
+  /** What the tenant that left last had been served. */
+  #lastServed = 0;
 
   get numWaiting(): number {
     return this.#numWaiting;
@@ -106,7 +108,7 @@ export class Tenants {
     if (tenant === undefined || this.#idle.has(name)) {
       let least = Infinity;
       for (const [other, { served }] of this.#tenants) if (!this.#idle.has(other)) least = Math.min(least, served);
-      const level = least === Infinity ? 0 : least;
+      const level = least === Infinity ? this.#lastServed : least;
       if (tenant === undefined) {
         tenant = { queue: [], running: 0, served: level };
         this.#tenants.set(name, tenant);
@@ -121,6 +123,7 @@ export class Tenants {
   #departIfIdle(name: string, tenant: Tenant): void {
     if (tenant.queue.length > 0 || tenant.running > 0) return;
     this.#idle.add(name);
+    this.#lastServed = tenant.served;
     if (this.#idle.size <= MAX_IDLE_TENANTS) return;
     const oldest = this.#idle.values().next().value!;
     this.#idle.delete(oldest);

@@ -1,29 +1,9 @@
 import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
-import { resolveSampling } from '../../src/engine/sampler.js';
-import type { TokenRequest } from '../../src/engine/sequence.js';
-import type { TokenStream } from '../../src/engine/token-stream.js';
 import { expectedTokens, fakeLoop, VOCAB } from './fake-session.js';
+import { ids, prompt, request } from './requests.js';
 
 const setUp = () => fakeLoop();
-
-function request(promptIds: readonly number[], maxTokens: number, more: Partial<TokenRequest> = {}): TokenRequest {
-  return {
-    promptIds: Int32Array.from(promptIds),
-    maxTokens,
-    sampling: resolveSampling({}, VOCAB),
-    stopIds: new Set(),
-    ...more,
-  };
-}
-
-async function ids(stream: TokenStream): Promise<number[]> {
-  const all: number[] = [];
-  for await (const token of stream) all.push(token.id);
-  return all;
-}
-
-const prompt = (length: number, first = 1) => Array.from({ length }, (_, i) => first + i);
 
 describe('engine loop', () => {
   it('gives a request its tokens and ends with reason length', async () => {
@@ -151,37 +131,5 @@ describe('engine loop', () => {
     await expect(tokens).rejects.toMatchObject({ code: 'DISPOSED' });
     expect(() => loop.submit(request(prompt(3), 2))).toThrow('disposed');
     expect(session.disposed).toBe(true);
-  });
-
-  it('survives random arrivals and cancellations with its integrity', async () => {
-    const { loop } = setUp();
-    let state = 7;
-    const random = (n: number) => {
-      state = (state * 1103515245 + 12345) % 2 ** 31;
-      return Math.floor((state / 2 ** 31) * n);
-    };
-    const jobs: Promise<void>[] = [];
-    for (let i = 0; i < 200; i++) {
-      const promptIds = prompt(1 + random(40), random(900));
-      const count = 1 + random(20);
-      const abort = new AbortController();
-      const stream = loop.submit(request(promptIds, count, { signal: abort.signal }));
-      const leaveAfter = random(3) === 0 ? random(count) : count;
-      jobs.push(
-        (async () => {
-          const got: number[] = [];
-          for await (const token of stream) {
-            got.push(token.id);
-            if (got.length > leaveAfter) abort.abort();
-          }
-          expect(got).toEqual(expectedTokens(promptIds, got.length));
-          if (stream.finishReason === 'length') expect(got).toHaveLength(count);
-        })(),
-      );
-      if (random(4) === 0) await new Promise((resolve) => setImmediate(resolve));
-      loop.checkIntegrity();
-    }
-    await Promise.all(jobs);
-    loop.checkIntegrity();
   });
 });

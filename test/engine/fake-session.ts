@@ -41,9 +41,10 @@ export function expectedTokens(promptIds: readonly number[], count: number, choi
   return tokens;
 }
 
-/** One KV slot: a token's position, and a digest of it and all tokens before. */
+/** One KV slot: a token's position, a digest of all tokens before it, and one of it too. */
 interface Slot {
   readonly position: number;
+  readonly before: number;
   readonly digest: number;
 }
 
@@ -61,7 +62,7 @@ export class FakeSession implements Session {
 
   constructor(
     readonly limits: SessionLimits,
-    /** As in LoopOptions. */
+    /** As in LoopOptions, at least 2: what a token makes of those before it, it reads from the one before it. */
     readonly window: number | null = null,
   ) {}
 
@@ -87,7 +88,7 @@ export class FakeSession implements Session {
       topIds: new Int32Array(0),
       topLogprobs: new Float32Array(0),
       // Row r's logits are its token id everywhere, so that a test can tell rows apart.
-      ...(want.logits && { logits: Float32Array.from(rows.flatMap((row) => Array(VOCAB).fill(batch.tokenIds[row]))) }),
+      ...(want.logits && { logits: this.#logits(rows.map((row) => batch.tokenIds[row]!)) }),
       ...(want.hidden && {
         hidden: Float32Array.from(rows.flatMap((row) => [batch.tokenIds[row]!, batch.positions[row]!])),
       }),
@@ -125,6 +126,14 @@ export class FakeSession implements Session {
     this.disposed = true;
   }
 
+  #logits(rows: readonly number[]): Float32Array {
+    const logits = new Float32Array(rows.length * VOCAB);
+    rows.forEach((value, row) => {
+      logits.fill(value, row * VOCAB, (row + 1) * VOCAB);
+    });
+    return logits;
+  }
+
   /** Writes the step's tokens to their slots, after a look at every earlier one; digests by token. */
   #compute(batch: Batch): number[] {
     const { blockSize } = this.limits;
@@ -140,15 +149,18 @@ export class FakeSession implements Session {
         if (this.window !== null && position <= start - this.window) continue;
         const slot = this.#slots.get(slotOf(position));
         if (slot?.position !== position) throw new Error(`sequence ${s}: position ${position} is not in its slot`);
+        const isFirst = position === 0 || (this.window !== null && position === Math.max(0, start - this.window + 1));
+        if (!isFirst && slot.before !== digest) throw new Error(`sequence ${s}: slot ${position} is of another one`);
         digest = slot.digest;
       }
       for (let t = first; t < end; t++) {
         const position = start + t - first;
         if (batch.positions[t] !== position) throw new Error(`sequence ${s}: token ${t} has a wrong position`);
         if (batch.slotMapping[t] !== slotOf(position)) throw new Error(`sequence ${s}: token ${t} has a wrong slot`);
-        digest = extend(digest, batch.tokenIds[t]!);
+        const before = digest;
+        digest = extend(before, batch.tokenIds[t]!);
         digests.push(digest);
-        this.#slots.set(slotOf(position), { position, digest });
+        this.#slots.set(slotOf(position), { position, before, digest });
       }
     });
     return digests;
