@@ -3,6 +3,7 @@ import { EngineError } from '../base/errors.js';
 import type { CompletionRequest } from '../serving/completer.js';
 import type { ServedModel } from '../serving/served-model.js';
 import type { RequestEnd, RequestObserver, RequestStart } from './observer.js';
+import { requestTotals } from './request-totals.js';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -58,8 +59,8 @@ export class RequestLog implements RequestObserver {
   #write(start: RequestStart, end: RequestEnd, totalMs: number): void {
     const { requestId, operation, model, stream } = start;
     const { status, promptTokens, outcomes, error } = end;
-    const first = outcomes[0]; // of n answers; the others began with it
-    const generated = outcomes.reduce((sum, { usage }) => sum + usage.completionTokens, 0);
+    const first = outcomes[0];
+    const { completionTokens, cachedTokens } = requestTotals(start, end);
     const fields = {
       request_id: requestId,
       operation,
@@ -68,14 +69,14 @@ export class RequestLog implements RequestObserver {
       status,
       prompt_tokens: promptTokens,
       ...(first !== undefined && {
-        completion_tokens: generated,
-        cached_tokens: first.usage.cachedTokens,
+        completion_tokens: completionTokens,
+        cached_tokens: cachedTokens,
         queue_ms: rounded(first.timings.queueMs),
         ttft_ms: rounded(first.timings.ttftMs),
       }),
       total_ms: rounded(totalMs),
       ...(first !== undefined && {
-        tokens_per_second: rounded((generated * 1000) / totalMs),
+        tokens_per_second: rounded((completionTokens * 1000) / totalMs),
         finish_reasons: outcomes.map(({ finishReason }) => finishReason),
       }),
       ...(error !== undefined && { error: error instanceof EngineError ? error.code : 'INTERNAL' }),

@@ -1,6 +1,7 @@
 import type { Attributes, Span, SpanKind } from '@opentelemetry/api';
 import { EngineError } from '../base/errors.js';
 import type { RequestEnd, RequestObservation, RequestObserver, RequestStart } from './observer.js';
+import { requestTotals } from './request-totals.js';
 
 type OpenTelemetry = typeof import('@opentelemetry/api');
 
@@ -78,8 +79,8 @@ export class Telemetry implements RequestObserver {
     return this.api.trace.getTracer('engine-ts').startSpan(`${operation} ${model}`, { kind, attributes }, parent);
   }
 
-  #end(span: Span, start: RequestStart, { status, outcomes, promptTokens, error }: RequestEnd): void {
-    const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  #end(span: Span, start: RequestStart, end: RequestEnd): void {
+    const { status, outcomes, promptTokens, error } = end;
     span.setAttributes({
       'gen_ai.response.id': start.requestId,
       'gen_ai.response.model': start.model,
@@ -87,10 +88,11 @@ export class Telemetry implements RequestObserver {
       'http.response.status_code': status,
     });
     if (outcomes.length > 0) {
+      const { completionTokens, cachedTokens } = requestTotals(start, end);
       span.setAttributes({
         'gen_ai.response.finish_reasons': outcomes.map(({ finishReason }) => finishReason),
-        'gen_ai.usage.output_tokens': sum(outcomes.map(({ usage }) => usage.completionTokens)),
-        'gen_ai.usage.cache_read.input_tokens': outcomes[0]!.usage.cachedTokens,
+        'gen_ai.usage.output_tokens': completionTokens,
+        'gen_ai.usage.cache_read.input_tokens': cachedTokens,
       });
     }
     if (error !== undefined || status >= 400) {

@@ -14,7 +14,7 @@ function recorded() {
 describe('the log of requests', () => {
   it('has one line for each, with what it cost', () => {
     const { log, parsed } = recorded();
-    const observation = new RequestLog(log).begin(requestStart());
+    const observation = new RequestLog(log).begin(requestStart({ parameters: { n: 2 } }));
     observation.tokens();
     observation.end({ status: 200, promptTokens: 10, outcomes: [outcome(), outcome({ finishReason: 'length' })] });
     const [line, ...others] = parsed();
