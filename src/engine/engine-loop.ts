@@ -6,6 +6,7 @@ import type { EngineStats } from './engine-stats.js';
 import { Generation } from './generation.js';
 import { PrefixCache } from './prefix-cache.js';
 import { RowCollector } from './row-collector.js';
+import { SavedPrompts, type SavedPromptsOptions } from './saved-prompts.js';
 import { type ScheduledPart, Scheduler } from './scheduler.js';
 import { Sequence, type Standing, type TokenRequest, type Wanted } from './sequence.js';
 import type { Task, TaskHost } from './task.js';
@@ -22,6 +23,8 @@ export interface LoopOptions {
   readonly maxWaiting?: number | undefined;
   /** Keep keys and values of prompts for those that begin alike. Default true. */
   readonly prefixCache?: boolean | undefined;
+  /** Keep shared beginnings of prompts in files, too. Default: none. */
+  readonly savedPrompts?: SavedPromptsOptions | undefined;
 }
 
 const DEFAULT_MAX_WAITING = 4096;
@@ -43,6 +46,7 @@ export interface RequestOptions extends Standing {
 export class EngineLoop {
   readonly vocabSize: number;
   readonly #scheduler: Scheduler;
+  readonly #savedPrompts: SavedPrompts | null;
   readonly #tasks = new Map<Sequence, Task>();
   readonly #host: TaskHost = {
     fork: (sequence, other) => {
@@ -54,7 +58,7 @@ export class EngineLoop {
     },
   };
   #running: Promise<void> | null = null;
-  #disposed = false;
+  #disposal: Promise<void> | null = null;
   #steps = 0;
   #computedTokens = 0;
   #generatedTokens = 0;
@@ -72,6 +76,9 @@ export class EngineLoop {
       maxPromptTokensBesideDecode: MAX_PROMPT_TOKENS_BESIDE_DECODE,
       window: options.window ?? null,
     });
+    this.#savedPrompts = options.savedPrompts
+      ? new SavedPrompts(session, prefixCache, limits, options.savedPrompts, () => this.#running === null)
+      : null;
   }
 
   /**
@@ -112,10 +119,15 @@ export class EngineLoop {
     return Float32Array.from(sum, (value) => (everyRow ? value / promptIds.length : value));
   }
 
-  /** Ends every request with DISPOSED, waits for the step in flight, frees the session. */
-  async dispose(): Promise<void> {
-    this.#disposed = true;
+  /** Ends every request with DISPOSED, saves prompts that are worth it, waits for the step in flight, frees the session. */
+  dispose(): Promise<void> {
+    this.#disposal ??= this.#dispose();
+    return this.#disposal;
+  }
+
+  async #dispose(): Promise<void> {
     this.#failAll(new EngineError('DISPOSED', { what: 'the engine' }));
+    if (this.#savedPrompts !== null) await this.#savedPrompts.close();
     await this.session.dispose();
     await this.#running;
   }
@@ -138,7 +150,7 @@ export class EngineLoop {
 
   /** For tests, between steps. */
   checkIntegrity(): void {
-    this.#scheduler.checkIntegrity();
+    this.#scheduler.checkIntegrity(this.#savedPrompts?.blocks);
     invariant(
       this.#tasks.size === this.#scheduler.numRunning + this.#scheduler.numWaiting,
       'a sequence has no task, or a task no sequence',
@@ -154,9 +166,11 @@ export class EngineLoop {
   }
 
   #start(sequence: Sequence, task: Task): void {
-    if (this.#disposed) throw new EngineError('DISPOSED', { what: 'the engine' });
+    if (this.#disposal !== null) throw new EngineError('DISPOSED', { what: 'the engine' });
     this.#scheduler.add(sequence);
     this.#tasks.set(sequence, task);
+    this.#savedPrompts?.stopWaiting();
+    this.#savedPrompts?.restore(sequence, this.#scheduler.numRunning);
     this.#running ??= this.#run();
   }
 
@@ -170,17 +184,21 @@ export class EngineLoop {
     await Promise.resolve(); // requests submitted together start in one batch
     while (!this.#scheduler.isIdle) {
       try {
-        const { parts, rowStart, result } = this.#step();
-        this.#update(parts, rowStart, await result); // nothing is awaited from here to the next step
+        const step = this.#step();
+        if (step === null) await this.#savedPrompts?.reading;
+        else this.#update(step.parts, step.rowStart, await step.result); // nothing is awaited from here to the next step
       } catch (error) {
         this.#failAll(error);
       }
     }
     this.#running = null; // before anyone who waits for a result can submit another request
+    this.#savedPrompts?.saveWhenIdle();
   }
 
-  #step(): { parts: readonly ScheduledPart[]; rowStart: Int32Array; result: Promise<StepResult> } {
+  /** Null if everyone waits for saved prompts. */
+  #step(): { parts: readonly ScheduledPart[]; rowStart: Int32Array; result: Promise<StepResult> } | null {
     const { parts, copies } = this.#scheduler.schedule();
+    if (parts.length === 0 && this.#savedPrompts?.reading) return null;
     invariant(parts.length > 0, 'sequences wait and none can go on');
     const { batch, rowStart } = buildBatch(parts, this.limits.blockSize);
     for (const { sequence } of parts) this.#tasks.get(sequence)!.started(sequence);

@@ -65,6 +65,8 @@ export class Sequence {
   numCachedBlocks = 0;
   node: PrefixNode | null = null;
   announced: PrefixNode[] = [];
+  /** It waits for saved keys and values of its prompt, which are being read. */
+  isRestoring = false;
   /** What it waits for another sequence to compute. */
   awaited: PrefixNode | null = null;
 
