@@ -1,3 +1,4 @@
+import { Alternatives } from './alternatives.js';
 import { Api, ApiError } from './api.js';
 import { Chat } from './chat.js';
 import { Controls } from './controls.js';
@@ -21,6 +22,7 @@ const clear = byId<HTMLButtonElement>('clear');
 
 const api = new Api();
 const dashboard = new Dashboard(api, byId('dashboard'));
+const alternatives = new Alternatives(byId('alternatives'), byId('log'));
 let modelName = '';
 
 const controls = new Controls(byId<HTMLFormElement>('controls'), () => {
@@ -31,7 +33,7 @@ const controls = new Controls(byId<HTMLFormElement>('controls'), () => {
 
 const chat = new Chat(api, controls, {
   log: byId('log'),
-  alternatives: byId('alternatives'),
+  alternatives,
   model: nameOfModel,
   askForKey,
   onState(running, words) {
@@ -103,11 +105,8 @@ function setUpComposer(): void {
   });
   document.addEventListener('keydown', (event) => {
     if (event.key !== 'Escape' || byId<HTMLDialogElement>('key-dialog').open) return;
-    byId('alternatives').hidden = true;
+    alternatives.hide();
     if (!closeOverlay()) chat.stop();
-  });
-  byId('log').addEventListener('scroll', () => {
-    byId('alternatives').hidden = true; // it stays where it was, and its token does not
   });
   for (const text of examples) {
     const button = create('button', { type: 'button' }, text);

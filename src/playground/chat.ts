@@ -1,4 +1,5 @@
 import { Aligner, type Piece } from './align.js';
+import type { Alternatives } from './alternatives.js';
 import type { Usage } from './answer.js';
 import { type Api, ApiError, type Route } from './api.js';
 import type { Controls, Mode } from './controls.js';
@@ -22,7 +23,7 @@ interface Turn {
 /** What the page around a conversation does for it. */
 export interface ChatHost {
   readonly log: HTMLElement;
-  readonly alternatives: HTMLElement;
+  readonly alternatives: Alternatives;
   /** Name of the model to ask; throws ApiError. */
   model(): Promise<string>;
   /** Asks the user for a key; false if they give none. */
@@ -71,6 +72,7 @@ export class Chat {
   async regenerate(): Promise<void> {
     const turn = this.#turns.at(-1);
     if (turn === undefined || this.#running !== null) return;
+    this.host.alternatives.hide();
     for (const element of turn.shown) element.remove();
     turn.shown = [];
     turn.answer = null;
@@ -80,7 +82,7 @@ export class Chat {
   clear(): void {
     this.stop();
     this.#turns = [];
-    this.host.alternatives.hidden = true;
+    this.host.alternatives.hide();
     for (const turn of [...this.host.log.querySelectorAll('.turn, .notice')]) turn.remove();
     this.host.onState(this.isRunning, 'Conversation cleared');
   }

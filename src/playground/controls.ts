@@ -65,7 +65,7 @@ export class Controls {
     form.append(field('Stop strings', this.#stop, 'one per line; \\n is a line break'));
     const scale = create('span', { className: 'scale', ariaHidden: 'true' });
     form.append(create('h2', {}, 'Tokens'), create('label', { className: 'check' }, this.#tint, 'Tint by surprise'));
-    form.append(create('p', { className: 'legend' }, 'expected', scale, '6 bits and more'));
+    form.append(create('p', { className: 'legend' }, 'expected', scale, '8 bits and more'));
     form.addEventListener('submit', (event) => event.preventDefault());
     this.#restore();
     form.addEventListener('input', () => this.#changed());

@@ -1,3 +1,4 @@
+import type { Alternatives } from './alternatives.js';
 import type { Usage } from './answer.js';
 import { create } from './dom.js';
 import { TokenView } from './token-view.js';
@@ -29,8 +30,8 @@ export class AnswerView {
   readonly #regenerate = create('button', { type: 'button', className: 'quiet regenerate' }, 'Regenerate');
 
   /** `prompt` is shown before the tokens where these continue it. */
-  constructor(panel: HTMLElement, prompt: string, onRegenerate: () => void) {
-    this.tokens = new TokenView(panel);
+  constructor(alternatives: Alternatives, prompt: string, onRegenerate: () => void) {
+    this.tokens = new TokenView(alternatives);
     const copy = create('button', { type: 'button', className: 'quiet copy' }, 'Copy');
     copy.addEventListener('click', () => void this.#copy(copy));
     this.#regenerate.addEventListener('click', onRegenerate);

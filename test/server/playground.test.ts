@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { playground } from '../../src/server/playground.js';
 import { type FakeServer, fakeServer } from './fake-openai.js';
+import { start } from './harness.js';
 
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 const skipped =
@@ -59,11 +61,15 @@ describe.skipIf(skipped !== '')(`the playground in a browser${skipped}`, () => {
     expect(problems.splice(0)).toEqual([]);
   });
 
-  /** The page, whose every error and every request to elsewhere fails the test. */
+  /** The page on a fake server; its every error and every request to elsewhere fails the test. */
   async function open(options: Parameters<typeof fakeServer>[0] = {}, width = 1280): Promise<[Page, FakeServer]> {
     const server = await fakeServer(options);
     toClose.push(server);
-    const context = await browser.newContext({ viewport: { width, height: 800 }, colorScheme: 'dark' });
+    return [await visit(server.url, { viewport: { width, height: 800 } }), server];
+  }
+
+  async function visit(url: string, options: BrowserContextOptions): Promise<Page> {
+    const context = await browser.newContext({ colorScheme: 'dark', ...options });
     const page = await context.newPage();
     page.on('pageerror', (error) => problems.push(error.message));
     page.on('console', (message) => {
@@ -71,10 +77,10 @@ describe.skipIf(skipped !== '')(`the playground in a browser${skipped}`, () => {
       if (['error', 'warning'].includes(message.type()) && !expected) problems.push(message.text());
     });
     page.on('request', (request) => {
-      if (!request.url().startsWith(server.url)) problems.push(`asked ${request.url()}`);
+      if (!request.url().startsWith(url)) problems.push(`asked ${request.url()}`);
     });
-    await page.goto(server.url);
-    return [page, server];
+    await page.goto(url);
+    return page;
   }
 
   async function say(page: Page, text: string): Promise<void> {
@@ -131,6 +137,10 @@ describe.skipIf(skipped !== '')(`the playground in a browser${skipped}`, () => {
     expect(await panel.locator('li.chosen code').textContent()).toBe('␣there');
     expect(await page.locator(':focus').getAttribute('aria-describedby')).toBe('alternatives');
     expect(await page.locator('.token[tabindex="0"]').count()).toBe(1);
+    await page.setViewportSize({ width: 1280, height: 330 });
+    await page.keyboard.press('End'); // which scrolls
+    await expect.poll(() => panel.locator('li.chosen code').textContent()).toBe('.');
+    expect(await panel.isVisible()).toBe(true);
   });
 
   it('tints a token the more, the less it was expected', async () => {
@@ -209,6 +219,22 @@ describe.skipIf(skipped !== '')(`the playground in a browser${skipped}`, () => {
     await page.reload();
     await page.getByText('fable-q8_0').waitFor();
     expect(await page.evaluate('JSON.stringify(localStorage)')).not.toContain('secret');
+  });
+
+  it('works on our server, where the browser itself asks for the key', async () => {
+    const { model, url } = await start({
+      playground,
+      apiKeys: [{ name: 'team', key: 'secret' }],
+      metrics: async () => ({ contentType: 'text/plain', text: 'vllm:num_requests_running{model_name="m"} 7\n' }),
+    });
+    const page = await visit(url, { httpCredentials: { username: 'any', password: 'secret' } });
+    await say(page, 'Hi');
+    await finished(page);
+    expect(await page.locator('.tokens').textContent()).toBe(model.reply);
+    expect(await page.locator('.token').count()).toBe(model.reply.length);
+    await page.locator('.token').first().hover();
+    expect(await page.locator('#alternatives li.chosen code').textContent()).toBe('H');
+    await page.locator('.card', { hasText: 'Requests' }).getByText('7', { exact: true }).waitFor();
   });
 
   it('shows live numbers', async () => {
