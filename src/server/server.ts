@@ -77,6 +77,7 @@ export function createServer(options: ServerOptions): FastifyInstance {
     requestTimeout: limits.requestTimeoutMs,
     return503OnClosing: false,
     genReqId: requestId,
+    requestIdLogLabel: 'request_id', // as in the line of each request
     routerOptions: { maxParamLength: 512 },
     http: {
       maxHeaderSize: limits.headerBytes,
