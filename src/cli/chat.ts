@@ -5,7 +5,7 @@ import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
 import { runCommand } from './chat-commands.js';
 import { ChatSession, explain } from './chat-session.js';
-import { type ChatFlags, chatFlags, loadFlags, type SamplingFlags, samplingFlags } from './flags.js';
+import { type ChatFlags, chatFlags, loadFlags, promptCacheFlag, type SamplingFlags, samplingFlags } from './flags.js';
 import { note, Output, reportError } from './output.js';
 import { stdinLines } from './prompt.js';
 import { type Turn, TurnReader } from './turn-reader.js';
@@ -18,7 +18,7 @@ export function chatCommand(): Command {
   const command = new Command('chat').description(
     'talk with a model; from a pipe, every line is a message. /? lists what else can be entered',
   );
-  for (const flag of [...loadFlags(), ...chatFlags(), ...samplingFlags()]) command.addOption(flag);
+  for (const flag of [...loadFlags(), promptCacheFlag(), ...chatFlags(), ...samplingFlags()]) command.addOption(flag);
   return command.option('--stats', 'timings on stderr after every answer').action(chat);
 }
 

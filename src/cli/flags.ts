@@ -43,6 +43,9 @@ export const modelFlag = () =>
 export const quantizeFlag = () =>
   choice('--quantize <type>', 'quantise the matrices while loading; default none', ['none', 'int8', 'int4']);
 
+export const promptCacheFlag = () =>
+  new Option('--prompt-cache <folder>', 'keep beginnings of prompts on disk, so that the next start is warm');
+
 /** Flags of every command that loads a model to run it. */
 export function loadFlags(): Option[] {
   return [

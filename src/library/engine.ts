@@ -21,6 +21,7 @@ import { requireEmbeddedModel } from './embedded-model.js';
 import { type LoadOptions, loopOptions, sessionLimits, typesAtLoad } from './load-options.js';
 import { chatTemplateOf } from './open-chat-template.js';
 import { tokenizerOf } from './open-tokenizer.js';
+import { promptCacheFolder, savedPrompts } from './prompt-cache.js';
 
 /** What was loaded. */
 export interface ModelInfo {
@@ -63,8 +64,8 @@ export class Engine implements ServedModel, AsyncDisposable {
 
   /**
    * Loads a model. Throws for wrong options (OPTION_INVALID), files (FILE_NOT_FOUND, FORMAT_INVALID, …), models
-   * (ARCHITECTURE_UNSUPPORTED, CONFIG_INVALID, TENSOR_MISSING, …), too little memory (OUT_OF_MEMORY) and an aborted
-   * signal (ABORTED).
+   * (ARCHITECTURE_UNSUPPORTED, CONFIG_INVALID, TENSOR_MISSING, …), a prompt cache that cannot be written to
+   * (FILE_UNWRITABLE), too little memory (OUT_OF_MEMORY) and an aborted signal (ABORTED).
    */
   static async load(options: LoadOptions = {}): Promise<Engine> {
     const start = performance.now();
@@ -73,20 +74,23 @@ export class Engine implements ServedModel, AsyncDisposable {
     const { backend, fallbackReason, activations } = chooseBackend(options);
     const quantise = typesAtLoad(options);
     const source = await openModel(path);
-    const { config, plan, weights } = loadModel(source, { activations, quantise });
+    const model = loadModel(source, { activations, quantise });
+    const { config, plan, weights } = model;
     const limits = sessionLimits(options, config);
-    const [session, { tokenizer, chatTemplate }] = await beside(
+    const folder = promptCacheFolder(options);
+    const [session, { tokenizer, chatTemplate, saved }] = await beside(
       (signal) => backend.load(plan, weights, limits, signal),
       () => {
         const tokenizer = tokenizerOf(source);
-        return { tokenizer, chatTemplate: chatTemplateOf(source, tokenizer, options.chatTemplate) };
+        const chatTemplate = chatTemplateOf(source, tokenizer, options.chatTemplate);
+        return { tokenizer, chatTemplate, saved: folder && savedPrompts(folder, model, limits, backend.name) };
       },
       options.signal,
     );
-    const loop = new EngineLoop(session, limits, loopOptions(options, config));
+    const loop = new EngineLoop(session, limits, { ...loopOptions(options, config), savedPrompts: saved });
     const { architecture, vocabSize, contextLength } = config;
-    const model = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
-    return new Engine(model, backend.name, fallbackReason, performance.now() - start, loop, tokenizer, chatTemplate);
+    const info = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
+    return new Engine(info, backend.name, fallbackReason, performance.now() - start, loop, tokenizer, chatTemplate);
   }
 
   /** Tokens of prompt and answer together. */
@@ -177,7 +181,7 @@ export class Engine implements ServedModel, AsyncDisposable {
     return this.#loop.logits(this.#completer.promptIds({ tokenIds }, this.contextSize), options);
   }
 
-  /** Ends all requests with DISPOSED and frees everything. A second call does nothing. */
+  /** Ends all requests with DISPOSED, saves prompts if there is a folder for them, and frees everything. A second call does nothing. */
   async dispose(): Promise<void> {
     await this.#loop.dispose();
   }

@@ -27,6 +27,13 @@ export interface LoadOptions {
   readonly maxWaiting?: number | undefined;
   /** Keep keys and values of prompts, for those that begin alike, until their space is needed. Default true. */
   readonly prefixCache?: boolean | undefined;
+  /**
+   * Folder where beginnings that prompts share are kept, so that they need not be computed again after a restart. Made if
+   * there is none. It then holds what was asked, readable by its owner only. Default: nothing is kept.
+   */
+  readonly promptCache?: string | undefined;
+  /** Most bytes of that folder; what was used least recently goes first. Default 2 GiB. */
+  readonly promptCacheBytes?: number | undefined;
   /** Storage type of keys and values. Default `f16`. */
   readonly kvDtype?: KvDType | undefined;
   /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
