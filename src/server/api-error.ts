@@ -44,8 +44,8 @@ const retryAfter: { readonly [C in ErrorCode]?: number } = {
 
 /** Whatever was thrown, as an answer. Names no path of this machine: `modelName` stands for the model's. */
 export function apiError(thrown: unknown, modelName: string): ApiError {
-  const error = fromFastify(thrown);
-  if (error === null) return internal();
+  if (!(thrown instanceof EngineError)) return unforeseen();
+  const error: EngineError = thrown;
   const told = withApiNames(error, modelName);
   const wait = retryAfter[error.code] ?? null;
   return {
@@ -62,7 +62,7 @@ export function apiError(thrown: unknown, modelName: string): ApiError {
   };
 }
 
-function internal(): ApiError {
+function unforeseen(): ApiError {
   const message = 'the server failed on this request; its log says why';
   return {
     status: 500,
@@ -99,17 +99,4 @@ function withApiNames(error: EngineError, modelName: string): EngineError {
     return new EngineError(error.code, { ...error.parameters, path: modelName } as never);
   }
   return error;
-}
-
-/** Fastify's own errors as ours; null for what nobody foresaw. */
-function fromFastify(thrown: unknown): EngineError | null {
-  if (thrown instanceof EngineError) return thrown;
-  const { code, statusCode, limit, type } = thrown as Record<string, unknown>;
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new EngineError('BODY_TOO_LARGE', { limit: Number(limit) });
-  if (code === 'FST_ERR_CTP_INVALID_MEDIA_TYPE') {
-    return new EngineError('MEDIA_TYPE_UNSUPPORTED', { type: type as string | undefined });
-  }
-  const problem = thrown instanceof Error ? thrown.message : String(thrown);
-  if (statusCode === 400 || statusCode === 414) return new EngineError('HTTP_INVALID', { problem });
-  return null;
 }

@@ -7,7 +7,7 @@ import type { ServerLimits } from './limits.js';
 
 /** Answers with an error, whatever was thrown, in OpenAI's shape. */
 export function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, modelName: string): void {
-  const { status, retryAfter, body } = apiError(thrown, modelName);
+  const { status, retryAfter, body } = apiError(fromFastify(thrown, request), modelName);
   if (status === 500) request.log.error({ err: thrown }, 'a request failed');
   else request.log.debug({ status, code: body.error.code, param: body.error.param }, 'a request was refused');
   if (retryAfter !== null) reply.header('retry-after', String(retryAfter));
@@ -17,6 +17,17 @@ export function sendError(thrown: unknown, request: FastifyRequest, reply: Fasti
     reply.header('www-authenticate', `${wantsPage ? 'Basic' : 'Bearer'} realm="engine-ts"`);
   }
   reply.code(status).send(body);
+}
+
+/** Fastify's own errors as ours. */
+function fromFastify(thrown: unknown, { headers, routeOptions }: FastifyRequest): unknown {
+  if (!(thrown instanceof Error) || thrown instanceof EngineError) return thrown;
+  const { code, statusCode, message: problem } = thrown as Error & { code?: string; statusCode?: number };
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE')
+    return new EngineError('BODY_TOO_LARGE', { limit: routeOptions.bodyLimit! });
+  if (statusCode === 415) return new EngineError('MEDIA_TYPE_UNSUPPORTED', { type: headers['content-type'] });
+  const isClients = statusCode !== undefined && statusCode >= 400 && statusCode < 500;
+  return isClients ? new EngineError('HTTP_INVALID', { problem }) : thrown;
 }
 
 /** Paths that no route matches: 405 where another method would have, else 404. Call before routes are added. */

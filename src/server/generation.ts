@@ -22,7 +22,9 @@ async function run(model: Completer, job: Generation, scope: RequestScope, onEve
   const outcomes: (Outcome | undefined)[] = [];
   const answer = async (request: CompletionRequest, prompt: number) => {
     for await (const event of model.generate({ ...request, tenant: scope.tenant, signal: scope.signal })) {
-      if (event.outcome?.finishReason === 'abort') throw new EngineError('ABORTED', {});
+      if (event.outcome?.finishReason === 'abort') {
+        throw new EngineError('INTERNAL', { problem: 'an answer was aborted' }); // replaced by our reason, if it was us
+      }
       const choice = prompt * job.n + event.index;
       scope.note(choice, event);
       outcomes[choice] ??= event.outcome;

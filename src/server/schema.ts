@@ -1,6 +1,4 @@
-import { type Static, type TObject, type TSchema, Type } from 'typebox';
-import { Compile } from 'typebox/compile';
-import { EngineError } from '../base/errors.js';
+import { type TSchema, Type } from 'typebox';
 
 // Every schema carries `expected`, a phrase for messages: "temperature is 9; expected a number from 0 to 2".
 
@@ -31,47 +29,3 @@ export const object = <P extends Record<string, TSchema>>(expected: string, prop
 
 /** Largest token id that a request may name; whether the model has it is the engine's business. */
 export const tokenId = () => integer(0, 2 ** 31 - 1);
-
-/**
- * A check of request bodies. Fields that are null at the top count as missing, as in OpenAI's API; fields that the
- * schema does not know are left alone. The first fault becomes OPTION_INVALID, named by its path: messages[0].role.
- */
-export function bodyValidator<S extends TObject>(
-  schema: S,
-): (body: unknown) => { value: Static<S> } | { error: EngineError } {
-  const validator = Compile(schema);
-  return (given) => {
-    const body = withoutNulls(given);
-    if (validator.Check(body)) return { value: body as Static<S> };
-    return { error: firstFault(schema, body, validator.Errors(body)[0]!) };
-  };
-}
-
-function withoutNulls(body: unknown): unknown {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) return body;
-  return Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null));
-}
-
-interface Fault {
-  readonly keyword: string;
-  readonly instancePath: string;
-  readonly params: object;
-}
-
-function firstFault(schema: TSchema, body: unknown, fault: Fault): EngineError {
-  const path = fault.instancePath.split('/').slice(1);
-  if (fault.keyword === 'required' && 'requiredProperties' in fault.params) {
-    path.push((fault.params.requiredProperties as string[])[0]!);
-  }
-  let option = '';
-  let value = body;
-  let expected = 'a JSON object';
-  let node: Partial<{ properties: Record<string, TSchema>; items: TSchema; expected: string }> | undefined = schema;
-  for (const segment of path) {
-    option += /^\d+$/.test(segment) ? `[${segment}]` : option === '' ? segment : `.${segment}`;
-    value = (value as Record<string, unknown> | undefined)?.[segment];
-    node = node?.properties?.[segment] ?? node?.items;
-    expected = node?.expected ?? expected; // inside of a field of several types: what the field expects
-  }
-  return new EngineError('OPTION_INVALID', { option: option === '' ? 'body' : option, value, expected });
-}

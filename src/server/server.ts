@@ -9,6 +9,7 @@ import Fastify, {
 import type { TObject } from 'typebox';
 import type { Activity } from './activity.js';
 import { type ApiKey, Authenticator } from './auth.js';
+import { BodyValidator } from './body-validator.js';
 import { chatRoute } from './chat.js';
 import { completionRoute } from './completion.js';
 import { CorsPolicy } from './cors.js';
@@ -18,7 +19,6 @@ import { checkHost } from './host-check.js';
 import { acceptJsonOnly } from './json-body.js';
 import type { ServerLimits } from './limits.js';
 import { modelRoutes } from './models.js';
-import { bodyValidator } from './schema.js';
 import { Service, type ServiceOptions } from './service.js';
 import { closeIfUnread } from './sse.js';
 import { tokenRoutes } from './tokens.js';
@@ -72,12 +72,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
 
   const app: FastifyInstance = Fastify({
     ...(options.log === undefined ? { logger: false } : { loggerInstance: options.log }),
-    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    // Each request has a line of its own at its end (request-log.ts), with the same label for its id.
+    logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'request_id' }),
     bodyLimit: limits.bodyBytes,
     requestTimeout: limits.requestTimeoutMs,
     return503OnClosing: false,
     genReqId: requestId,
-    requestIdLogLabel: 'request_id', // as in the line of each request
     routerOptions: { maxParamLength: 512 },
     http: {
       maxHeaderSize: limits.headerBytes,
@@ -91,7 +91,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
   app.decorate('activity', service.activity);
   app.decorateRequest('tenant', undefined);
   acceptJsonOnly(app, limits.jsonDepth);
-  app.setValidatorCompiler(({ schema }) => bodyValidator(schema as TObject));
+  app.setValidatorCompiler(({ schema }) => {
+    const validator = new BodyValidator(schema as TObject);
+    return (body: unknown) => validator.check(body);
+  });
   app.setErrorHandler((error, request, reply) => sendError(error, request, reply, modelName));
 
   app.addHook('onRequest', (request, reply, done) => {

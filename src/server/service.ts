@@ -98,10 +98,10 @@ export class Service {
       return answer;
     } catch (error) {
       const { status } = apiError(error, this.modelName);
-      if (status === 500) request.log.error({ err: error }, 'a request failed');
       scope.end(status, error);
-      if (raw.destroyed && !reply.sent) reply.hijack(); // nobody is there to be answered
-      if (!reply.sent) throw error;
+      if (!reply.sent && !raw.destroyed) throw error;
+      if (status === 500) request.log.error({ err: error }, 'a request failed');
+      if (!reply.sent) reply.hijack(); // nobody is there to be answered
       return undefined;
     } finally {
       raw.off('close', hungUp);

@@ -46,9 +46,10 @@ export class EventStream {
 
   /** Waits while the client is behind; rejects with CLIENT_TOO_SLOW. */
   async ready(): Promise<void> {
-    if (this.#raw.writableLength + this.#pending.length <= this.limits.readerBytes || this.#raw.destroyed) return;
-    this.#flush();
     const raw = this.#raw;
+    if (raw.writableLength + this.#pending.length <= this.limits.readerBytes) return;
+    this.#flush();
+    if (!raw.writableNeedDrain) return; // gone, or the system has taken it all
     const { readerTimeoutMs } = this.limits;
     await new Promise<void>((resolve, reject) => {
       const done = () => {
