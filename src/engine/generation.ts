@@ -50,10 +50,11 @@ export class Generation implements Task {
     sequence.forks = [];
     this.stream.cachedTokens = this.sequences[0]!.numCachedTokens;
     for (const [i, fork] of forks.entries()) {
-      if (result.tokens[firstRow + 1 + i]! >= 0) this.host.fork(sequence, fork);
+      if (this.#isWanted(fork) && result.tokens[firstRow + 1 + i]! >= 0) this.host.fork(sequence, fork);
     }
+    if (!this.#isWanted(sequence)) this.host.remove(sequence);
     [sequence, ...forks].forEach((answer, i) => {
-      this.#take(answer, result, firstRow + i);
+      if (this.#isWanted(answer)) this.#take(answer, result, firstRow + i);
     });
   }
 
@@ -77,9 +78,13 @@ export class Generation implements Task {
   }
 
   #finish(sequence: Sequence, reason: 'stop' | 'length'): void {
-    this.host.remove(sequence);
     this.stream.end(sequence.choice, reason);
-    if (this.sequences.every(({ choice }) => this.stream.finishReasonOf(choice) !== null)) this.#forgetSignal();
+    if (!this.sequences.some((each) => this.#isWanted(each))) this.#stop();
+    else if (sequence.forks.length === 0) this.host.remove(sequence); // else it still computes the prompt for the others
+  }
+
+  #isWanted({ choice }: Sequence): boolean {
+    return this.stream.finishReasonOf(choice) === null;
   }
 
   #stop(): void {

@@ -1,5 +1,8 @@
+import { readFileSync, writeFileSync } from 'node:fs';
 import type { Batch, Session, SessionLimits, StepResult, Want } from '../../src/backend/backend.js';
 import { SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
+import { encodeHead, readSavedBlocksHead } from '../../src/backend/saved-blocks.js';
+import { EngineError } from '../../src/base/errors.js';
 import { EngineLoop, type LoopOptions } from '../../src/engine/engine-loop.js';
 
 export const VOCAB = 1000;
@@ -56,7 +59,13 @@ export class FakeSession implements Session {
   readonly batches: Batch[] = [];
   readonly copies: number[][] = [];
   readonly #slots = new Map<number, Slot>();
+  /** Paths, in order. */
+  readonly saved: string[] = [];
+  readonly loaded: string[] = [];
   disposed = false;
+  /** Awaited inside each saving and loading of blocks. */
+  beforeSaved: () => Promise<void> | void = () => undefined;
+  beforeLoaded: () => Promise<void> | void = () => undefined;
   /** Awaited inside each step; lets a test act while a step is in flight. */
   beforeResult: () => Promise<void> | void = () => undefined;
 
@@ -106,12 +115,45 @@ export class FakeSession implements Session {
     }
   }
 
-  async saveBlocks(): Promise<void> {
-    throw new Error('not used');
+  /** The head is that of other sessions' files; a slot is its position, the digest before it, and its own. */
+  async saveBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.saved.push(path);
+    const { blockSize } = this.limits;
+    const words = [...blocks].flatMap((block) =>
+      Array.from({ length: blockSize }, (_, offset) => {
+        const slot = this.#slots.get(block * blockSize + offset);
+        if (slot === undefined) throw new Error(`block ${block} was saved and is not full`);
+        return [slot.position, slot.before, slot.digest];
+      }).flat(),
+    );
+    const sum = words.reduce((digest, word) => extend(digest, word), 0);
+    const head = encodeHead(
+      { label, numBlocks: blocks.length, blockBytes: 12 * blockSize },
+      'reference',
+      this.limits,
+      [],
+    );
+    await this.beforeSaved();
+    writeFileSync(path, Buffer.concat([head, new Uint8Array(Uint32Array.from([...words, sum]).buffer)]));
   }
 
-  async loadBlocks(): Promise<void> {
-    throw new Error('not used');
+  async loadBlocks(path: string, blocks: Int32Array, label: Uint8Array): Promise<void> {
+    this.loaded.push(path);
+    const head = readSavedBlocksHead(path);
+    const bytes = readFileSync(path);
+    await this.beforeLoaded();
+    const { blockSize } = this.limits;
+    const words = new Uint32Array(new Uint8Array(bytes.subarray(-4 * (3 * blocks.length * blockSize + 1))).buffer);
+    const sum = words.subarray(0, -1).reduce((digest, word) => extend(digest, word), 0);
+    if (sum !== words.at(-1) || head.numBlocks !== blocks.length || Buffer.compare(head.label, label) !== 0) {
+      throw new EngineError('PROMPT_CACHE_INVALID', { path, problem: 'it is damaged' });
+    }
+    blocks.forEach((block, i) => {
+      for (let offset = 0; offset < blockSize; offset++) {
+        const [position, before, digest] = words.subarray(3 * (i * blockSize + offset));
+        this.#slots.set(block * blockSize + offset, { position: position!, before: before!, digest: digest! });
+      }
+    });
   }
 
   sample(): StepResult {
