@@ -174,8 +174,9 @@ export class Scheduler {
     for (const { block } of nodes) this.pool.retain(block);
     const blocks = Array.from(nodes, ({ block }) => block);
     const numMore = Math.ceil(sequence.numTokens / this.limits.blockSize) - blocks.length;
-    // Those who run already will soon need a block each.
-    const more = this.pool.numAvailable >= numMore + this.#running.length ? this.pool.allocate(numMore) : null;
+    // Those who run already and can still grow will soon need a block each.
+    const numGrowing = this.#running.reduce((sum, { numBlocks, maxBlocks }) => sum + Number(numBlocks < maxBlocks), 0);
+    const more = this.pool.numAvailable >= numMore + numGrowing ? this.pool.allocate(numMore) : null;
     if (more === null) {
       this.pool.release(blocks);
       return null;

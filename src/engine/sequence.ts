@@ -154,6 +154,11 @@ export class Sequence {
     return this.#numBlocks;
   }
 
+  /** Blocks that the sequence can ever need. */
+  get maxBlocks(): number {
+    return this.#blocks.length;
+  }
+
   addBlocks(blocks: ArrayLike<number>): void {
     this.#blocks.set(blocks, this.#numBlocks);
     this.#numBlocks += blocks.length;
