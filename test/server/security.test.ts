@@ -200,6 +200,14 @@ describe('bodies of hostile shapes', () => {
     expect(performance.now() - began).toBeLessThan(2000);
   });
 
+  it('whose numbers JavaScript cannot hold are refused', async () => {
+    const { url } = await start();
+    for (const number of ['1e999', '-1e999', '9'.repeat(400)]) {
+      const body = `{"messages":[{"role":"user","content":"Hi"}],"temperature":${number}}`;
+      expect((await post(url + route, body)).json.error.param).toBe('temperature');
+    }
+  });
+
   it('as completions and token ids are refused too', async () => {
     const { url } = await start();
     for (const prompt of [[-1], [2 ** 31], [0.5], [[]], [], [['a']], [1, 'a'], {}, Array(65).fill('a')]) {
@@ -230,6 +238,11 @@ describe('connections', () => {
     const reply = await exchange(port, 'GET /health HTTP/1.1\r\nhost: localhost\r\nx-a: ');
     expect(reply).toMatch(/^HTTP\/1.1 408 /);
     expect(reply).toContain('"code":"client_too_slow"');
+  });
+
+  it('that say nothing are closed', async () => {
+    const { port } = await start({ limits: { headersTimeoutMs: 200, requestTimeoutMs: 500 } });
+    expect(await exchange(port, '')).toMatch(/408/);
   });
 
   it('with bodies that never end are closed', async () => {

@@ -61,6 +61,21 @@ describe('a stream', () => {
     expect(texts).toEqual(['a', 'b', 'c']);
   });
 
+  it('writes what a step brings to all answers at once', async () => {
+    const { port, model } = await start();
+    model.reply = 'abc';
+    model.step = () => new Promise((resolve) => setImmediate(resolve));
+    const socket = rawPost(port, route, { ...chat, stream: true, n: 4 });
+    let received = '';
+    socket.on('data', (data) => {
+      received += data;
+    });
+    await expect.poll(() => received).toContain('\r\n0\r\n\r\n');
+    const writes = received.match(/\r\n[0-9a-f]+\r\ndata: /g)!; // each becomes a chunk of the HTTP response
+    expect(writes).toHaveLength(3);
+    expect(received.match(/"content":"[abc]"/g)).toHaveLength(12);
+  });
+
   it('sends comments while a prompt waits', async () => {
     const { url, model } = await start({ limits: { openAfterMs: 10, keepAliveMs: 20 } });
     let go: () => void = () => undefined;
