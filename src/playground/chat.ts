@@ -102,7 +102,7 @@ export class Chat {
       const reason = await this.#stream(turn, view, running.signal);
       if (reason === 'stopped') words = 'Stopped';
     } catch (error) {
-      view.element.remove();
+      if (view.tokens.text === '') view.element.remove();
       words = await this.#failed(turn, error);
     } finally {
       this.#running = null;
@@ -111,13 +111,14 @@ export class Chat {
     if (words === 'retry') await this.regenerate();
   }
 
-  /** Shows the answer as it comes; gives how it ended. */
+  /** Shows the answer as it comes; gives how it ended. Throws what ended it too early. */
   async #stream(turn: Turn, view: AnswerView, signal: AbortSignal): Promise<string> {
     const times: AnswerTimes = { sent: performance.now(), firstToken: null, lastToken: 0 };
     const aligner = new Aligner();
     let pieces: Piece[] = [];
     let usage: Usage | null = null;
     let reason = 'unknown';
+    let failure: unknown = null;
     let frame = 0;
     const draw = (): void => {
       frame = 0;
@@ -136,8 +137,8 @@ export class Chat {
         reason = chunk.finishReason ?? reason;
       }
     } catch (error) {
-      if (!signal.aborted) throw error;
-      reason = 'stopped';
+      reason = signal.aborted ? 'stopped' : 'failed';
+      if (!signal.aborted) failure = error;
     } finally {
       cancelAnimationFrame(frame);
     }
@@ -146,6 +147,7 @@ export class Chat {
     draw();
     turn.answer = view.tokens.text;
     this.#following(() => view.finish(times, usage, reason));
+    if (failure !== null) throw failure; // what came before it stays
     return reason;
   }
 
@@ -184,7 +186,7 @@ export class Chat {
     };
     const noTemplate = error instanceof ApiError && error.code === 'chat_template_missing';
     this.#show(turn, notice(message, noTemplate ? complete : again));
-    return message;
+    return 'The answer failed';
   }
 
   #show(turn: Turn, element: HTMLElement): void {

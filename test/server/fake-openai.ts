@@ -73,6 +73,11 @@ export async function fakeServer({ key, chatTemplate = true, pace = 2 }: FakeOpt
       const endless = asked.includes('endless');
       let sent = 0;
       for (; (sent < tokens.length || endless) && !reply.raw.destroyed; sent++) {
+        if (sent === 6 && asked.includes('breaks')) {
+          send({ error: { message: 'the lamp went out' } });
+          reply.raw.end();
+          return;
+        }
         send({ choices: [isChat ? chatChoice(tokens, sent) : completionChoice(tokens, sent)] });
         generated++;
         await sleep(pace);

@@ -208,6 +208,18 @@ describe.skipIf(skipped !== '')(`the playground in a browser${skipped}`, () => {
     expect(await page.locator('#alternatives li').count()).toBe(5);
   });
 
+  it('keeps what there is of an answer that breaks off, and tries again', async () => {
+    const [page, server] = await open();
+    await say(page, 'a story that breaks off');
+    await page.getByText('the lamp went out').waitFor();
+    expect(await page.locator('.tokens').textContent()).toBe('Once there was a small lightho');
+    expect(await page.locator('.stats').textContent()).toContain('ended: failed');
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await expect.poll(() => server.bodies.length).toBe(2);
+    expect(await page.locator('.answer').count()).toBe(1);
+    await page.getByText('the lamp went out').waitFor();
+  });
+
   it('asks for the key that a server wants, and keeps it for the tab', async () => {
     const [page] = await open({ key: 'secret' });
     await page.getByLabel('API key').fill('secret');
