@@ -26,6 +26,9 @@ export interface SchedulerOptions {
   readonly window: number | null;
 }
 
+/** Prompts looked up in the prefix cache in one step: when a thousand come together, the next steps do the rest. */
+const MAX_LOOKUPS = 64;
+
 /**
  * Decides who computes what in the next step. Pure and synchronous; there are no phases, every sequence just catches
  * up, so prefill, chunks of it, decode and computing again after a preemption are one case.
@@ -89,7 +92,7 @@ export class Scheduler {
   schedule(): Schedule {
     const parts = new Map<Sequence, number>();
     const copies: number[] = [];
-    const budget = { tokens: this.limits.maxTokens, rows: this.limits.maxRows };
+    const budget = { tokens: this.limits.maxTokens, rows: this.limits.maxRows, lookups: MAX_LOOKUPS };
 
     const give = (sequence: Sequence, mostTokens: number): void => {
       const rows = sequence.everyRow ? budget.rows : Infinity;
@@ -120,7 +123,7 @@ export class Scheduler {
     };
     for (const sequence of running) if (sequence.numPending > 1 && sequence.numBlocks > 0) catchUp(sequence);
     while (budget.tokens > 0 && promptTokens > 0) {
-      const sequence = this.#admit();
+      const sequence = this.#admit(budget);
       if (sequence === null) break;
       catchUp(sequence);
     }
@@ -156,7 +159,7 @@ export class Scheduler {
   }
 
   /** Starts the next sequence that may; null if none waits, or the next one has to wait for blocks or for its place. */
-  #admit(): Sequence | null {
+  #admit(budget: { lookups: number }): Sequence | null {
     const numFree = this.limits.maxSequences - this.#running.length - this.#numForksToCome();
     if (numFree <= 0) return null;
     let nodes: readonly PrefixNode[] = [];
@@ -164,6 +167,7 @@ export class Scheduler {
       if (candidate.isRestoring) return false;
       // What another sequence is computing just now is worth waiting for.
       if (candidate.awaited !== null && candidate.awaited.owner !== null) return false;
+      if (budget.lookups-- <= 0) return false;
       const match = this.prefixCache.match(candidate);
       candidate.awaited = match.announced;
       nodes = match.nodes;

@@ -136,11 +136,8 @@ export class Sequence {
   blockKey(i: number): string {
     const known = this.#blockKeys[i];
     if (known !== undefined) return known;
-    const units: number[] = [];
-    for (const id of this.#tokenIds.subarray(i * this.blockSize, (i + 1) * this.blockSize)) {
-      units.push(id & 0xffff, id >>> 16);
-    }
-    const key = String.fromCharCode(...units);
+    const bytes = Buffer.from(this.#tokenIds.buffer, 4 * i * this.blockSize, 4 * this.blockSize);
+    const key = bytes.toString('utf16le');
     this.#blockKeys[i] = key;
     return key;
   }
