@@ -16,7 +16,7 @@ export function chatRoute(app: FastifyInstance, service: Service): void {
       service.checkModel(body.model);
       const includeUsage = checkStreamOptions(body);
       const chat = chatRequest(body, limits);
-      service.checkLength(...chat.messages!.map(({ content }) => content));
+      service.checkLength([chat.messages, chat.chatTemplateKwargs]);
       const style = new ChatStyle(responseHead('chatcmpl', modelName, service.fingerprint), {
         logprobs: body.logprobs ?? false,
         includeUsage,

@@ -63,10 +63,10 @@ export class Service {
   }
 
   /** Throws PROMPT_TEXT_TOO_LONG for texts that no context of this model can hold, before any time is spent on them. */
-  checkLength(...texts: readonly unknown[]): void {
+  checkLength(texts: unknown): void {
     const { contextSize } = this.model;
     const limit = contextSize * this.limits.textPerToken;
-    const characters = texts.reduce<number>((sum, text) => sum + (typeof text === 'string' ? text.length : 0), 0);
+    const characters = lengthOf(texts);
     if (characters > limit) throw new EngineError('PROMPT_TEXT_TOO_LONG', { characters, limit, contextSize });
   }
 
@@ -108,4 +108,11 @@ export class Service {
       this.activity.end(scope);
     }
   }
+}
+
+/** Of all strings in a value that was JSON, in UTF-16 code units; no deeper than a body may nest. */
+function lengthOf(value: unknown): number {
+  if (typeof value === 'string') return value.length;
+  if (typeof value !== 'object' || value === null) return 0;
+  return Object.values(value).reduce<number>((sum, part) => sum + lengthOf(part), 0);
 }

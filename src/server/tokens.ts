@@ -85,6 +85,6 @@ function idsOf(service: Service, body: TokenizeBody): Int32Array {
 
 function chatOf(service: Service, { messages, chat_template_kwargs }: TemplateBody) {
   const chat = chatMessages(messages);
-  service.checkLength(...chat.map(({ content }) => content));
+  service.checkLength([chat, chat_template_kwargs]);
   return { messages: chat, chatTemplateKwargs: { ...chat_template_kwargs } };
 }

@@ -98,6 +98,8 @@ describe('errors of the engine', () => {
     expect(long.json.error.message).toMatch(/^prompt has 74 tokens; the context allows 63/);
     const longer = await post(url + route, content('x'.repeat(64 * 32 + 1)));
     expect([longer.status, longer.json.error.code]).toEqual([400, 'context_length_exceeded']);
+    const message = { role: 'assistant', tool_calls: [{ function: { arguments: 'x'.repeat(64 * 32) } }] };
+    expect((await post(url + route, { messages: [message] })).json.error.code).toBe('context_length_exceeded');
     const other = await post(url + route, { ...chat, model: 'gpt-5' });
     expect([other.status, other.json.error.code, other.json.error.param]).toEqual([404, 'model_not_found', 'model']);
     expect(other.json.error.message).toContain('test/model');
