@@ -169,8 +169,7 @@ export class EngineLoop {
     if (this.#disposal !== null) throw new EngineError('DISPOSED', { what: 'the engine' });
     this.#scheduler.add(sequence);
     this.#tasks.set(sequence, task);
-    this.#savedPrompts?.stopWaiting();
-    this.#savedPrompts?.restore(sequence, this.#scheduler.numRunning);
+    this.#savedPrompts?.arrive(sequence, this.#scheduler.numRunning);
     this.#running ??= this.#run();
   }
 
@@ -185,7 +184,7 @@ export class EngineLoop {
     while (!this.#scheduler.isIdle) {
       try {
         const step = this.#step();
-        if (step === null) await this.#savedPrompts?.reading;
+        if (step === null) await this.#savedPrompts?.news();
         else this.#update(step.parts, step.rowStart, await step.result); // nothing is awaited from here to the next step
       } catch (error) {
         this.#failAll(error);
@@ -198,7 +197,7 @@ export class EngineLoop {
   /** Null if everyone waits for saved prompts. */
   #step(): { parts: readonly ScheduledPart[]; rowStart: Int32Array; result: Promise<StepResult> } | null {
     const { parts, copies } = this.#scheduler.schedule();
-    if (parts.length === 0 && this.#savedPrompts?.reading) return null;
+    if (parts.length === 0 && this.#savedPrompts?.isReading) return null;
     invariant(parts.length > 0, 'sequences wait and none can go on');
     const { batch, rowStart } = buildBatch(parts, this.limits.blockSize);
     for (const { sequence } of parts) this.#tasks.get(sequence)!.started(sequence);

@@ -80,17 +80,28 @@ export class PromptFolder {
     return this.#prompts.size;
   }
 
-  /** Of all prompts in this scope the one that has most blocks in common with `blockKey`, at most `maxBlocks`. */
-  longest(scope: string, blockKey: (i: number) => string, maxBlocks: number) {
+  /**
+   * Of the prompts in this scope that are `wanted`, the one that has most blocks in common with the first `maxBlocks` of
+   * `blockKey`; of several the shortest.
+   */
+  longest(
+    scope: string,
+    blockKey: (i: number) => string,
+    maxBlocks: number,
+    wanted: (prompt: SavedPrompt, numCommon: number) => boolean,
+  ): SavedPrompt | null {
     const scopeHash = sha256(scope);
-    let best: { prompt: SavedPrompt; numCommon: number } | null = null;
+    let best: SavedPrompt | null = null;
+    let mostCommon = 0;
     for (const prompt of this.#prompts.values()) {
       if (!scopeHash.equals(prompt.label.subarray(HASH_BYTES, 2 * HASH_BYTES))) continue;
       const most = Math.min(prompt.numBlocks, maxBlocks);
       let numCommon = 0;
       while (numCommon < most && prompt.text.startsWith(blockKey(numCommon), numCommon * this.#blockUnits)) numCommon++;
-      const better = numCommon - (best?.numCommon ?? 0) || (best?.prompt.numBlocks ?? 0) - prompt.numBlocks;
-      if (numCommon > 0 && better > 0) best = { prompt, numCommon };
+      const better = numCommon - mostCommon || (best?.numBlocks ?? 0) - prompt.numBlocks;
+      if (better <= 0 || !wanted(prompt, numCommon)) continue;
+      best = prompt;
+      mostCommon = numCommon;
     }
     return best;
   }

@@ -50,6 +50,7 @@ export class SavedPrompts {
   /** Something was worth saving or reading. */
   #wasUseful = false;
   #canSave = true;
+  #onArrival: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
   #saving: Promise<void> | null = null;
 
@@ -65,9 +66,16 @@ export class SavedPrompts {
     prefixCache.onCount = (sequence) => this.#look(sequence);
   }
 
-  /** Null if nothing is being read, else settles with the next one that has been; never rejects. */
-  get reading(): Promise<void> | null {
-    return this.#reading.size === 0 ? null : Promise.race(Array.from(this.#reading.values(), ({ done }) => done));
+  get isReading(): boolean {
+    return this.#reading.size > 0;
+  }
+
+  /** Until something has been read, or another request comes. Never rejects. */
+  async news(): Promise<void> {
+    const arrival = new Promise<void>((resolve) => {
+      this.#onArrival = resolve;
+    });
+    await Promise.race([arrival, ...Array.from(this.#reading.values(), ({ done }) => done)]);
   }
 
   /** Blocks that are being filled. */
@@ -76,21 +84,13 @@ export class SavedPrompts {
   }
 
   /**
-   * Begins to read what is saved of a waiting sequence's prompt, which keeps the sequence waiting until it is there.
-   * `numSpare` available blocks are left to others.
+   * A request has come: nothing is saved for now. If the beginning of its prompt is saved, that is read, and keeps the
+   * sequence waiting until it is there; `numSpare` available blocks are left to others.
    */
-  restore(sequence: Sequence, numSpare: number): void {
-    if (this.#folder.size === 0 || sequence.everyRow) return;
-    const maxBlocks = Math.floor((sequence.numTokens - 1) / this.limits.blockSize);
-    const found = this.#folder.longest(sequence.scope, (i) => sequence.blockKey(i), maxBlocks);
-    if (found === null) return;
-    const { prompt, numCommon } = found;
-    const { nodes, announced } = this.prefixCache.match(sequence);
-    if (announced !== null || !isWorthReading(prompt, numCommon - nodes.length)) return;
-    const reading = this.#reading.get(prompt) ?? this.#read(prompt, sequence.scope, numSpare);
-    if (reading === null) return;
-    reading.waiting.push(sequence);
-    sequence.isRestoring = true;
+  arrive(sequence: Sequence, numSpare: number): void {
+    this.#stopTimer();
+    this.#restore(sequence, numSpare);
+    this.#onArrival();
   }
 
   /** The last request has ended: after a while without another one, what is worth it is saved. */
@@ -105,19 +105,18 @@ export class SavedPrompts {
     this.#timer.unref();
   }
 
-  /** A request has come. */
-  stopWaiting(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = null;
-  }
-
   /** Saves what is left. The session is still there, and gets no more requests. */
   async close(): Promise<void> {
-    this.stopWaiting();
+    this.#stopTimer();
     await Promise.all([this.#saving, ...Array.from(this.#reading.values(), ({ done }) => done)]);
     const last = this.#wasUseful ? null : this.#nodeOfPrompt(this.#last);
     if (last !== null) this.#unsaved.add(last);
     await this.#saveAll(() => true);
+  }
+
+  #stopTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
   }
 
   /** A sequence starts with what the prefix cache had. */
@@ -141,6 +140,24 @@ export class SavedPrompts {
     const numBlocks = Math.floor(sequence.promptLength / this.limits.blockSize);
     if (numBlocks * this.limits.blockSize < MIN_TOKENS) return null;
     return this.prefixCache.match(sequence).nodes[numBlocks - 1] ?? null;
+  }
+
+  #restore(sequence: Sequence, numSpare: number): void {
+    if (this.#folder.size === 0 || sequence.everyRow) return;
+    const maxBlocks = Math.floor((sequence.numTokens - 1) / this.limits.blockSize);
+    const { nodes, announced } = this.prefixCache.match(sequence);
+    if (announced !== null) return;
+    const prompt = this.#folder.longest(
+      sequence.scope,
+      (i) => sequence.blockKey(i),
+      maxBlocks,
+      (saved, numCommon) => isWorthReading(saved, numCommon - nodes.length),
+    );
+    if (prompt === null) return;
+    const reading = this.#reading.get(prompt) ?? this.#read(prompt, sequence.scope, numSpare);
+    if (reading === null) return;
+    reading.waiting.push(sequence);
+    sequence.isRestoring = true;
   }
 
   /** Null if there are not enough blocks. */
@@ -190,8 +207,9 @@ export class SavedPrompts {
     const path = fits ? this.prefixCache.pathTo(node) : null;
     if (path === null) return;
     const keys = path.nodes.map(({ key }) => key);
-    const saved = this.#folder.longest(path.scope, (i) => keys[i]!, numBlocks);
-    if (saved?.numCommon === numBlocks && isWorthReading(saved.prompt, numBlocks)) return;
+    const isThere = (saved: SavedPrompt, numCommon: number) =>
+      numCommon === numBlocks && isWorthReading(saved, numBlocks);
+    if (this.#folder.longest(path.scope, (i) => keys[i]!, numBlocks, isThere) !== null) return;
     const prompt = this.#folder.describe(path.scope, keys);
     const blocks = Int32Array.from(path.nodes, ({ block }) => block);
     try {
@@ -199,7 +217,7 @@ export class SavedPrompts {
       await this.session.saveBlocks(prompt.path, blocks, prompt.label);
     } catch (error) {
       this.#canSave = false;
-      if (error instanceof EngineError && error.code === 'FILE_UNWRITABLE') this.options.warn(error);
+      if (error instanceof EngineError) this.options.warn(error);
       return;
     }
     await this.#folder.add(prompt, (shorter) => isWorthReading(prompt, shorter.numBlocks));

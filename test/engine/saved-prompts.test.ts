@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import type { EngineError } from '../../src/base/errors.js';
+import { EngineError } from '../../src/base/errors.js';
 import type { EngineLoop } from '../../src/engine/engine-loop.js';
 import { preparePromptFolder } from '../../src/engine/prompt-folder.js';
 import { resolveSampling } from '../../src/engine/sampler.js';
@@ -127,34 +127,41 @@ it('saves the last prompt of a program that asked one question, if it is long en
   await again.loop.dispose();
 });
 
-it('replaces a saved beginning by one that extends it, unless reading that would take too long for the beginning', async () => {
+it('replaces a saved beginning by one that extends it, from which it can be read', async () => {
   const directory = await warmFolder();
   const first = onlyFile(directory);
-  const longer = [...whole(0), ...shared.slice(0, 40)];
-  const longest = [...longer, ...Array.from({ length: 110 }, (_, i) => 300 + i)];
-  const ask2 = async (prompt: readonly number[], loop: EngineLoop) => {
-    await ask(loop, [...prompt, 7, 7]);
-    await ask(loop, [...prompt, 8, 8, 8]);
-    await loop.dispose();
-  };
-  await ask2(longer, open(directory).loop);
-  const second = onlyFile(directory);
-  expect(second).not.toBe(first);
+  const longer = [...whole(0), ...shared.slice(0, 39)];
+  const { loop } = open(directory);
+  await ask(loop, [...longer, 7]);
+  await ask(loop, [...longer, 8]);
+  await loop.dispose();
+  expect(onlyFile(directory)).not.toBe(first);
   const restored = open(directory);
-  expect(await ask(restored.loop, whole(2))).toBe(SHARED); // reads more than it needs
+  expect(await ask(restored.loop, whole(2))).toBe(SHARED);
   await restored.loop.dispose();
+});
 
-  rmSync(second);
-  await ask2(shared.slice(0, 64).concat(5, 5), open(directory).loop);
-  const far = [...shared.slice(0, 64), ...longest.slice(64, 64 + 170)];
-  await ask2([...far, ...far.slice(0, 16)], open(directory, {}, 64).loop);
-  expect(readdirSync(directory)).toHaveLength(1); // 64 of 248 tokens are more than a quarter
+it('keeps a beginning apart from what is so much longer that reading all of that takes longer than computing', async () => {
+  const directory = await warmFolder();
+  const longer = [...shared, ...Array.from({ length: 4 * SHARED }, (_, i) => 500 + i)];
+  const { loop } = open(directory, {}, 256);
+  await ask(loop, [...longer, 7]);
+  await ask(loop, [...longer, 8]);
+  await loop.dispose();
+  expect(readdirSync(directory)).toHaveLength(2);
+  const restored = open(directory, {}, 256);
+  expect(await ask(restored.loop, whole(2))).toBe(SHARED);
+  expect(restored.loop.stats().blocks.cached).toBeLessThan(30); // those of the shorter one
+  expect(await ask(restored.loop, [...longer.slice(0, SHARED + 8), 7, 7])).toBe(SHARED);
+  expect(await ask(restored.loop, [...longer, 9])).toBe(longer.length);
+  expect(restored.session.loaded).toHaveLength(2);
+  await restored.loop.dispose();
 });
 
 it('lets requests that come together wait for one reading, and others go on meanwhile', async () => {
   const directory = await warmFolder();
   const { loop, session } = open(directory);
-  let finish = () => undefined as void;
+  let finish: () => void = () => undefined;
   session.beforeLoaded = () =>
     new Promise<void>((resolve) => {
       finish = resolve;
@@ -240,9 +247,14 @@ it('puts nothing of a request into a path but a hash, and lets nobody else read'
   expect(statSync(directory).mode & 0o777).toBe(0o700);
 });
 
+function flipped(bytes: Buffer, at: number): Buffer {
+  bytes[at]! ^= 1;
+  return bytes;
+}
+
 const damages: [string, (bytes: Buffer) => Buffer][] = [
-  ['a flipped byte among the blocks', (bytes) => (bytes.writeUInt8(bytes.at(-100)! ^ 1, bytes.length - 100), bytes)],
-  ['a flipped byte in the label', (bytes) => (bytes.writeUInt8(bytes.at(120)! ^ 1, 120), bytes)],
+  ['a flipped byte among the blocks', (bytes) => flipped(bytes, bytes.length - 100)],
+  ['a flipped byte in the label', (bytes) => flipped(bytes, 120)],
   ['a missing end', (bytes) => bytes.subarray(0, -5)],
   ['nothing in it', () => Buffer.alloc(0)],
 ];
@@ -313,7 +325,6 @@ it('gives up saving after one failure, with one warning, and goes on answering',
   const { loop, session, warnings } = open(directory);
   session.saveBlocks = async (path) => {
     session.saved.push(path);
-    const { EngineError } = await import('../../src/base/errors.js');
     throw new EngineError('FILE_UNWRITABLE', { path, reason: 'no space left on device' });
   };
   await ask(loop, whole(0));
