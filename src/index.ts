@@ -1,5 +1,6 @@
 /** The public API of engine-ts, nothing else. */
 export { EngineError, type ErrorCode } from './base/errors.js';
+export type { EngineStats } from './engine/engine-stats.js';
 export type { SamplingOptions } from './engine/sampler.js';
 export type { FinishReason } from './engine/sequence.js';
 export type { EvaluationOptions, EvaluationProgress } from './evaluation/evaluation.js';
@@ -18,5 +19,6 @@ export type {
   TokenLogprobs,
   Usage,
 } from './serving/completer.js';
+export type { EmbeddingRequest, Embeddings, Pooling } from './serving/embedder.js';
 export type { ChatMessage, ChatTemplate, RenderOptions } from './tokenizer/chat-template.js';
 export type { Tokenizer } from './tokenizer/tokenizer.js';

@@ -33,6 +33,29 @@ describe('the package is loaded', () => {
     expect(answer).toHaveProperty('names', expect.arrayContaining(['Engine', 'EngineError']));
   });
 
+  it.each([
+    ['import', 'main.mjs', "import { Engine } from 'engine-ts'; import { createServer } from 'engine-ts/server';"],
+    [
+      'require()',
+      'main.cjs',
+      "const { Engine } = require('engine-ts'); const { createServer } = require('engine-ts/server');",
+    ],
+  ])('with its server, by %s', async (_how, name, load) => {
+    const program = `${load}
+      (async () => {
+        const engine = await Engine.load();
+        const app = createServer({ model: Promise.resolve(engine), modelName: 'fable' });
+        const payload = { prompt: 'The king', max_tokens: 4, temperature: 0 };
+        const headers = { host: 'localhost' };
+        const answer = await app.inject({ method: 'POST', url: '/v1/completions', payload, headers });
+        console.log(JSON.stringify({ status: answer.statusCode, text: answer.json().choices[0].text }));
+        await app.close();
+        await engine.dispose();
+      })();`;
+    const folder = consumerWith({ [name]: program });
+    expect(await runNode(join(folder, name))).toEqual({ status: 200, text: expect.stringMatching(/\w/) });
+  });
+
   it.each(['auto', 'reference'] as const)('in two worker threads at once (backend %s)', async (backend) => {
     const main = `
       const { Worker, isMainThread, parentPort } = require('node:worker_threads');
