@@ -17,6 +17,7 @@ import { resolveSampling } from '../../src/engine/sampler.js';
 import type { SavedPromptsOptions } from '../../src/engine/saved-prompts.js';
 import type { TokenRequest } from '../../src/engine/sequence.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
+import { seededRandom } from '../tensor/random.js';
 import { expectedTokens, fakeLoop, VOCAB } from './fake-session.js';
 
 const root = temporaryFolder();
@@ -374,4 +375,39 @@ it('makes a folder for its owner only, and says why one cannot be used', () => {
   for (const path of [file, join(file, 'below'), join(root, 'nul\0')]) {
     expect(() => preparePromptFolder(path)).toThrow(expect.objectContaining({ code: 'FILE_UNWRITABLE' }));
   }
+});
+
+it('leaves every answer right and every block accounted for, whatever comes at whatever time', async () => {
+  const directory = newFolder();
+  const random = seededRandom(5);
+  const below = (n: number) => Math.floor(random() * n);
+  let restored = 0;
+  for (let restart = 0; restart < 12; restart++) {
+    const { loop, session } = open(directory, { idleMs: 0, maxBytes: 12_000 }, 44);
+    const pause = () => new Promise<void>((resolve) => setTimeout(resolve, below(4)));
+    session.beforeLoaded = pause;
+    session.beforeSaved = pause;
+    const requests = Array.from({ length: 25 }, async () => {
+      await new Promise((resolve) => setTimeout(resolve, below(40)));
+      const kind = below(3);
+      const prompt = [...shared.slice(0, 64 + below(3) * 8).map((id) => id + kind), ...ends[below(3)]!, below(2)];
+      const abort = new AbortController();
+      const sampling = resolveSampling({}, VOCAB);
+      const rest = { maxTokens: 1 + below(30), sampling, stopIds: new Set<number>(), signal: abort.signal };
+      const stream = loop.submit({ promptIds: Int32Array.from(prompt), ...rest });
+      if (below(4) === 0) setTimeout(() => abort.abort(), below(5));
+      const ids: number[] = [];
+      for await (const { id } of stream) ids.push(id);
+      expect(ids).toEqual(expectedTokens(prompt, rest.maxTokens).slice(0, ids.length));
+      expect(ids).toHaveLength(stream.finishReason === 'abort' ? ids.length : rest.maxTokens);
+      loop.checkIntegrity();
+    });
+    await Promise.all(requests);
+    restored += session.loaded.length;
+    await loop.dispose();
+    loop.checkIntegrity();
+    const sizes = readdirSync(directory).map((name) => statSync(join(directory, name)).size);
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThanOrEqual(12_000);
+  }
+  expect(restored).toBeGreaterThan(12);
 });
