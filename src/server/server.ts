@@ -33,8 +33,10 @@ declare module 'fastify' {
     tenant: string | undefined;
   }
   interface FastifyContextConfig {
-    /** Needs no key, and answers while the model loads and the server shuts down. */
-    isHealth?: boolean;
+    /** False: answers whoever asks, without a key. */
+    needsKey?: boolean;
+    /** False: answers while the model loads and while the server shuts down too. */
+    needsModel?: boolean;
   }
 }
 
@@ -103,12 +105,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
       reply.code(204).send();
       return;
     }
-    const { isHealth } = request.routeOptions.config;
-    if (!isHealth) {
+    const { needsKey = true, needsModel = true } = request.routeOptions.config;
+    if (needsKey) {
       if (!auth.needsKey) checkHost(request.socket.localAddress, request.headers.host);
       request.tenant = auth.tenantOf(request.headers.authorization);
     }
-    if (isHealth || service.model) done();
+    if (!needsModel || service.model) done();
   });
   app.addHook('onSend', (_request, reply, payload, done) => {
     closeIfUnread(reply.raw, limits.readerTimeoutMs);
@@ -121,9 +123,12 @@ export function createServer(options: ServerOptions): FastifyInstance {
   embeddingRoute(app, service);
   tokenRoutes(app, service);
   modelRoutes(app, service);
-  app.get('/health', { config: { isHealth: true } }, async () => service.model && { status: 'ok' });
+  app.get('/health', { config: { needsKey: false, needsModel: false } }, async () => service.model && { status: 'ok' });
   const { metrics } = options;
-  if (metrics !== undefined) app.get('/metrics', async (_request, reply) => sendMetrics(reply, await metrics()));
+  if (metrics !== undefined) {
+    const config = { needsModel: false };
+    app.get('/metrics', { config }, async (_request, reply) => sendMetrics(reply, await metrics()));
+  }
   options.playground?.(app);
   return app;
 }
