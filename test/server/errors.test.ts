@@ -132,13 +132,15 @@ describe('errors of the engine', () => {
 });
 
 describe('while there is no model', () => {
-  it('every route answers 503, until it is there', async () => {
+  it('every route but /metrics answers 503, until it is there', async () => {
     let loaded: (model: ServedModel) => void = () => undefined;
     const { url } = await start({
       model: new Promise((resolve) => {
         loaded = resolve;
       }),
+      metrics: async () => ({ contentType: 'text/plain', text: 'engine:up 1' }),
     });
+    expect((await send(`${url}/metrics`)).status).toBe(200);
     for (const path of ['/health', '/v1/models', '/nowhere']) {
       const { status, json, headers } = await send(url + path);
       expect([status, json.error.code, headers.get('retry-after')]).toEqual([503, 'model_loading', '2']);
