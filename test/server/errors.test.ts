@@ -140,7 +140,7 @@ describe('while there is no model', () => {
       }),
       metrics: async () => ({ contentType: 'text/plain', text: 'engine:up 1' }),
     });
-    expect((await send(`${url}/metrics`)).status).toBe(200);
+    expect((await fetch(`${url}/metrics`)).status).toBe(200);
     for (const path of ['/health', '/v1/models', '/nowhere']) {
       const { status, json, headers } = await send(url + path);
       expect([status, json.error.code, headers.get('retry-after')]).toEqual([503, 'model_loading', '2']);
