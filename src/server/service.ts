@@ -87,10 +87,17 @@ export class Service {
     );
     const scope = new RequestScope(request.id, request.tenant, observation, this.limits.deadlineMs);
     const { raw } = reply;
+    const { socket } = request.raw;
     const hungUp = () => {
       if (!raw.writableFinished) scope.abort(new EngineError('ABORTED', {}));
     };
+    // Node.js tells a response that its connection is gone only once it is its turn: several requests may have been sent
+    // at once on one connection, and their responses wait for each other.
+    const hungUpBeforeTurn = () => {
+      if (raw.socket === null) raw.destroy().emit('close');
+    };
     raw.once('close', hungUp);
+    socket.setMaxListeners(0).once('close', hungUpBeforeTurn);
     try {
       this.activity.begin(scope);
       const answer = await work(scope, this.model);
@@ -105,6 +112,7 @@ export class Service {
       return undefined;
     } finally {
       raw.off('close', hungUp);
+      socket.off('close', hungUpBeforeTurn);
       this.activity.end(scope);
     }
   }
