@@ -77,6 +77,7 @@ export class Engine implements ServedModel, AsyncDisposable {
     const model = loadModel(source, { activations, quantise });
     const { config, plan, weights } = model;
     const limits = sessionLimits(options, config);
+    const forLoop = loopOptions(options, config);
     const folder = promptCacheFolder(options);
     const [session, { tokenizer, chatTemplate, saved }] = await beside(
       (signal) => backend.load(plan, weights, limits, signal),
@@ -87,7 +88,7 @@ export class Engine implements ServedModel, AsyncDisposable {
       },
       options.signal,
     );
-    const loop = new EngineLoop(session, limits, { ...loopOptions(options, config), savedPrompts: saved });
+    const loop = new EngineLoop(session, limits, { ...forLoop, savedPrompts: saved });
     const { architecture, vocabSize, contextLength } = config;
     const info = { name: basename(source.path), path: source.path, architecture, vocabSize, contextLength };
     return new Engine(info, backend.name, fallbackReason, performance.now() - start, loop, tokenizer, chatTemplate);
