@@ -54,7 +54,7 @@ export interface ResolvedSampling {
 
 const MAX_BIAS_ENTRIES = 4096;
 
-/** Throws OPTION_INVALID for the first option out of its range, TOKEN_ID_INVALID for a bias on an unknown token. */
+/** Throws OPTION_INVALID for the first option out of its range, a bias on an unknown token among them. */
 export function resolveSampling(options: SamplingOptions, vocabSize: number): ResolvedSampling {
   return Object.freeze({
     temperature: number('temperature', options.temperature, 0.8, 0, 100),
@@ -103,12 +103,14 @@ function resolveBias(bias: SamplingOptions['logitBias'], vocabSize: number): Res
     const expected = `at most ${MAX_BIAS_ENTRIES} entries`;
     throw new EngineError('OPTION_INVALID', { option: 'logitBias', value: `${entries.length} entries`, expected });
   }
-  entries.forEach(([key, value], index) => {
-    const id = Number(key);
-    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
-      throw new EngineError('TOKEN_ID_INVALID', { id, index, vocabSize });
+  for (const [key, value] of entries) {
+    // '' and '1e1' are numbers too, for Number.
+    if (!/^\d+$/.test(key) || Number(key) >= vocabSize) {
+      const expected = `ids of tokens from 0 to ${vocabSize - 1} as keys`;
+      throw new EngineError('OPTION_INVALID', { option: 'logitBias', value: key, expected });
+    }
     if (value !== -Infinity) number(`logitBias[${key}]`, value, 0, -100, 100);
-  });
+  }
   return {
     ids: Int32Array.from(entries, ([key]) => Number(key)),
     values: Float32Array.from(entries, ([, value]) => value),

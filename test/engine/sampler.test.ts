@@ -24,7 +24,9 @@ const refused: [SamplingOptions, string][] = [
   [{ seed: 2 ** 60 }, 'seed is'],
   [{ logprobs: 21 }, 'logprobs is 21'],
   [{ logitBias: { 3: 101 } }, 'logitBias[3] is 101'],
-  [{ logitBias: { 100: 1 } }, 'token id 100'],
+  [{ logitBias: { 100: 1 } }, 'logitBias is "100"; expected ids of tokens'],
+  [{ logitBias: JSON.parse('{"":1}') }, 'logitBias is ""'],
+  [{ logitBias: JSON.parse('{"1e1":1}') }, 'logitBias is "1e1"'],
 ];
 
 describe('sampling options', () => {
