@@ -2,6 +2,7 @@ import { request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { createServer } from '../../src/server/server.js';
+import { routesOf } from './clients/routes.js';
 import { FakeModel } from './fake-model.js';
 import { chat, type Json, post, send, start } from './harness.js';
 
@@ -15,11 +16,10 @@ describe('an API key', () => {
   it('guards every route but /health', async () => {
     const metrics = async () => ({ contentType: 'text/plain', text: '' });
     const { url, app } = await start({ apiKeys, metrics });
-    const routes = app.printRoutes({ commonPrefix: false }).matchAll(/(\/\S*) \(([^)]+)\)/g);
     const open: string[] = [];
-    for (const [, path, methods] of [...routes, ['', '/nowhere', 'GET']]) {
-      for (const method of methods!.split(', ')) {
-        const { status } = await fetch(url + path!.replace('*', 'x'), { method });
+    for (const { path, methods } of [...routesOf(app), { path: '/nowhere', methods: ['GET'] }]) {
+      for (const method of methods) {
+        const { status } = await fetch(url + path, { method });
         if (status !== 401) open.push(`${method} ${path}`);
       }
     }
