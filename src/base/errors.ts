@@ -196,8 +196,8 @@ const table = {
   PROMPT_TOO_LONG: {
     status: 400,
     blame: 'user',
-    message: (p: { tokens: number; limit: number; input?: number }) =>
-      `${p.input === undefined ? 'prompt' : `input ${p.input}`} has ${p.tokens} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
+    message: (p: ({ tokens: number } | { moreThan: number }) & { limit: number; input?: number }) =>
+      `${p.input === undefined ? 'prompt' : `input ${p.input}`} has ${'tokens' in p ? p.tokens : `more than ${p.moreThan}`} tokens; the context allows ${p.limit}; shorten it or load the model with a larger context size`,
   },
   PROMPT_TEXT_TOO_LONG: {
     status: 400,

@@ -11,6 +11,7 @@ import {
   collect,
   type PromptRequest,
   TextCompleter,
+  unlessAborted,
 } from '../serving/completer.js';
 import { type EmbeddingRequest, type Embeddings, TextEmbedder } from '../serving/embedder.js';
 import type { EngineStats, ServedModel } from '../serving/served-model.js';
@@ -135,10 +136,13 @@ export class Engine implements ServedModel, AsyncDisposable {
     request: CompletionRequest,
     onEvent?: (event: CompletionEvent) => void | Promise<void>,
   ): Promise<Completion[]> {
-    const tokenIds = this.promptIds(request);
+    const tokenIds = await unlessAborted(
+      this.#completer.readPrompt(request, undefined, request.signal),
+      request.signal,
+    );
     const { prompt: _prompt, messages: _messages, ...rest } = request;
-    const answers = await collect(this.generate({ ...rest, tokenIds }), onEvent);
-    return answers.map((answer) => ({ ...answer, promptTokenIds: [...tokenIds] }));
+    const answers = await collect(this.generate(tokenIds === null ? request : { ...rest, tokenIds }), onEvent);
+    return answers.map((answer) => ({ ...answer, promptTokenIds: [...(tokenIds ?? [])] }));
   }
 
   /**

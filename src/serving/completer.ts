@@ -4,11 +4,17 @@ import { resolveSampling, type SamplingOptions } from '../engine/sampler.js';
 import type { FinishReason } from '../engine/sequence.js';
 import type { SampledToken, TokenTimes } from '../engine/token-stream.js';
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js';
+import { textsIn } from '../tokenizer/content-marks.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
+import { finish, type Work, WorkQueue } from '../tokenizer/work.js';
 import { AnswerText } from './answer-text.js';
 import { resolveStopStrings, StopStrings } from './stop-strings.js';
 
 const MAX_PRIORITY = 100;
+/** UTF-16 units that are tokenised at once: about a millisecond, the first time two. */
+const SHORT_PROMPT = 4096;
+/** Token ids. */
+const CHECKED_AT_ONCE = 1 << 16;
 
 /** A request for text. Give exactly one of `prompt`, `messages` and `tokenIds`. */
 export interface CompletionRequest extends SamplingOptions {
@@ -115,8 +121,11 @@ export type PromptRequest = Pick<
 
 /** Text in, text out, on one engine loop. */
 export class TextCompleter implements Completer {
+  /** Long prompts on their way to become tokens. */
+  readonly #reading = new WorkQueue();
+
   constructor(
-    readonly loop: EngineLoop,
+    readonly loop: Pick<EngineLoop, 'limits' | 'vocabSize' | 'submit'>,
     readonly tokenizer: Tokenizer | null,
     readonly chatTemplate: ChatTemplate | null,
     /** What has no tokenizer or chat template, for requests that need them. */
@@ -129,17 +138,45 @@ export class TextCompleter implements Completer {
    * position for the first generated token.
    */
   promptIds(request: PromptRequest, limit = this.loop.limits.contextSize - 1): Int32Array {
+    return finish(this.#promptWork(request, limit));
+  }
+
+  /**
+   * The same without holding the event loop: of a long prompt some pieces are read in every turn of it, and a prompt
+   * that is too long is refused before the rest is read. What is short is there at once. Throws ABORTED too.
+   */
+  readPrompt(
+    request: PromptRequest,
+    limit = this.loop.limits.contextSize - 1,
+    signal?: AbortSignal,
+  ): Int32Array | Promise<Int32Array> {
+    return isShort(request)
+      ? this.promptIds(request, limit)
+      : this.#reading.run(this.#promptWork(request, limit, limit), signal);
+  }
+
+  /** @param enough tokens after which the rest is not read */
+  *#promptWork(request: PromptRequest, limit: number, enough = Number.POSITIVE_INFINITY): Work<Int32Array> {
     const { vocabSize } = this.loop;
     const { prompt, messages, tokenIds } = request;
     if ([prompt, messages, tokenIds].filter((given) => given !== undefined).length !== 1) {
       const expected = 'exactly one of prompt, messages and token ids';
       throw new EngineError('OPTION_INVALID', { option: 'prompt', value: prompt, expected });
     }
-    const ids = tokenIds ?? (prompt !== undefined ? this.#encode(prompt) : this.#encodeChat(messages!, request));
-    if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
-    if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
-    checkIds(ids, vocabSize);
-    return Int32Array.from(ids);
+    let ids = tokenIds;
+    if (prompt !== undefined) ids = yield* this.#encode(prompt, enough);
+    else if (messages !== undefined) ids = yield* this.#encodeChat(messages, request, enough);
+    const { length } = ids!;
+    if (length === 0) throw new EngineError('PROMPT_EMPTY', {});
+    if (length > limit) {
+      const isPart = tokenIds === undefined && length > enough;
+      throw new EngineError('PROMPT_TOO_LONG', isPart ? { moreThan: limit, limit } : { tokens: length, limit });
+    }
+    for (let start = 0; start < length; start += CHECKED_AT_ONCE) {
+      checkIds(ids!, start, Math.min(length, start + CHECKED_AT_ONCE), vocabSize);
+      yield;
+    }
+    return ids instanceof Int32Array && tokenIds === undefined ? ids : Int32Array.from(ids!); // the caller's may change
   }
 
   /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING and what ChatTemplate.render throws. */
@@ -149,14 +186,20 @@ export class TextCompleter implements Completer {
   }
 
   async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
-    const promptIds = this.promptIds(request);
+    const called = performance.now();
     const sampling = resolveSampling(request, this.loop.vocabSize);
     const stopStrings = resolveStopStrings(request.stop);
     const eosIds: ReadonlySet<number> = new Set(request.ignoreEos ? [] : (this.tokenizer?.eosIds ?? []));
-    const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
     const n = wholeNumber('n', request.n ?? 1, 1, this.loop.limits.maxSequences);
     const priority = wholeNumber('priority', request.priority ?? 0, -MAX_PRIORITY, MAX_PRIORITY);
     const { tenant, cacheSalt, signal } = request;
+    const read = this.readPrompt(request, undefined, signal);
+    const promptIds = read instanceof Promise ? await unlessAborted(read, signal) : read;
+    if (promptIds === null) {
+      for (let index = 0; index < n; index++) yield { index, text: '', tokenIds: [], outcome: unread(called) };
+      return;
+    }
+    const maxTokens = resolveMaxTokens(request.maxTokens, this.loop.limits.contextSize - promptIds.length);
     const answers = Array.from({ length: n }, () => {
       const decoder = this.tokenizer?.stream({ after: promptIds }) ?? null;
       return new AnswerText(decoder, new StopStrings(stopStrings), eosIds);
@@ -186,24 +229,29 @@ export class TextCompleter implements Completer {
           outcome: {
             finishReason: answer.stopped ? 'stop' : finishReason!,
             usage,
-            timings: timingsOf(stream.timesOf(choice), usage),
+            timings: timingsOf(stream.timesOf(choice), usage, called),
           },
         }),
       };
     }
   }
 
-  #encode(prompt: string): Int32Array {
+  #encode(prompt: string, enough: number): Work<Int32Array> {
     if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
     if (prompt === '') throw new EngineError('PROMPT_EMPTY', {});
-    return this.tokenizer.encode(prompt);
+    return this.tokenizer.encodeWork(prompt, {}, enough);
   }
 
-  #encodeChat(messages: readonly ChatMessage[], { tools, chatTemplateKwargs }: PromptRequest): Int32Array {
+  *#encodeChat(
+    messages: readonly ChatMessage[],
+    { tools, chatTemplateKwargs }: PromptRequest,
+    enough: number,
+  ): Work<Int32Array> {
     if (this.chatTemplate === null) throw new EngineError('CHAT_TEMPLATE_MISSING', { path: this.modelPath });
     if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
     const options = { tools, variables: chatTemplateKwargs };
-    return this.tokenizer.encodeChat(this.chatTemplate.prompt(messages, options, this.tokenizer.specialTexts));
+    const prompt = yield* this.chatTemplate.promptWork(messages, options, this.tokenizer.specialTexts);
+    return yield* this.tokenizer.encodeChatWork(prompt, enough);
   }
 
   /** Empty for ids that have no token: models pad their vocabularies. */
@@ -244,8 +292,8 @@ export async function collect(
   });
 }
 
-function checkIds(tokenIds: ArrayLike<number>, vocabSize: number): void {
-  for (let index = 0; index < tokenIds.length; index++) {
+function checkIds(tokenIds: ArrayLike<number>, start: number, end: number, vocabSize: number): void {
+  for (let index = start; index < end; index++) {
     const id = tokenIds[index]!;
     if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
       throw new EngineError('TOKEN_ID_INVALID', { id, index, vocabSize });
@@ -266,15 +314,43 @@ function wholeNumber(option: string, value: number, least: number, most: number)
   throw new EngineError('OPTION_INVALID', { option, value, expected });
 }
 
-function timingsOf(times: TokenTimes, usage: Usage): Timings {
+/** Characters of a long prompt take time; token ids do not. */
+function isShort({ prompt, messages, tools }: PromptRequest): boolean {
+  if (prompt !== undefined) return prompt.length <= SHORT_PROMPT;
+  if (messages === undefined) return true;
+  return textsIn([messages, tools]).reduce((length, text) => length + text.length, 0) <= SHORT_PROMPT;
+}
+
+/** Null if the signal was aborted meanwhile. */
+export async function unlessAborted<T>(promise: T | Promise<T>, signal: AbortSignal | undefined): Promise<T | null> {
+  try {
+    return await promise;
+  } catch (error) {
+    if (signal?.aborted && error instanceof EngineError && error.code === 'ABORTED') return null;
+    throw error;
+  }
+}
+
+/** How a request ends whose prompt was not read to its end. */
+function unread(called: number): Outcome {
+  const ms = performance.now() - called;
+  return {
+    finishReason: 'abort',
+    usage: { promptTokens: 0, completionTokens: 0, cachedTokens: 0 },
+    timings: { queueMs: ms, ttftMs: ms, prefillTokensPerSecond: 0, decodeTokensPerSecond: 0, totalMs: ms },
+  };
+}
+
+/** @param called when the request came, in milliseconds of performance.now() */
+function timingsOf(times: TokenTimes, usage: Usage, called: number): Timings {
   const end = times.finished || performance.now();
   const perSecond = (tokens: number, ms: number) => (ms > 0 && tokens > 0 ? (tokens * 1000) / ms : 0);
   const firstToken = times.firstToken || end;
   return {
-    queueMs: (times.started || end) - times.submitted,
-    ttftMs: firstToken - times.submitted,
+    queueMs: (times.started || end) - called,
+    ttftMs: firstToken - called,
     prefillTokensPerSecond: perSecond(usage.promptTokens, firstToken - (times.started || times.submitted)),
     decodeTokensPerSecond: perSecond(usage.completionTokens - 1, end - firstToken),
-    totalMs: end - times.submitted,
+    totalMs: end - called,
   };
 }

@@ -42,14 +42,14 @@ export interface PoolingLoop {
 
 /** What an embedder needs of a completer: the same text is the same tokens, whatever they are for. */
 export interface PromptReader {
-  promptIds(request: PromptRequest, limit: number): Int32Array;
+  readPrompt(request: PromptRequest, limit: number, signal: AbortSignal | undefined): Int32Array | Promise<Int32Array>;
 }
 
 const MAX_INPUTS = 2048;
 /** Inputs in the loop at once: they fill its steps, and leave room for other requests. */
 const MAX_IN_FLIGHT = 64;
 /** Milliseconds of tokenising between two looks at the event loop. */
-const MAX_TOKENISING = 5;
+const MAX_TOKENISING = 3;
 
 /** Vectors of texts from a decoder model, batched by the engine loop with everything else that it runs. */
 export class TextEmbedder implements Embedder {
@@ -96,7 +96,13 @@ export class TextEmbedder implements Embedder {
       if (signal?.aborted) throw new EngineError('ABORTED', {});
       const request = typeof input === 'string' ? { prompt: input } : { tokenIds: input };
       try {
-        prompts.push(this.prompts.promptIds(request, this.loop.limits.contextSize));
+        const read = this.prompts.readPrompt(request, this.loop.limits.contextSize, signal);
+        if (read instanceof Promise) {
+          prompts.push(await read);
+          started = performance.now();
+        } else {
+          prompts.push(read);
+        }
       } catch (error) {
         throw ofInput(error, index);
       }

@@ -1,6 +1,7 @@
 import { CharTrie } from './char-trie.js';
 import type { Normalizer } from './normalizer.js';
 import { isWhiteSpace, wordCharacters } from './pattern.js';
+import { finish } from './work.js';
 
 /** A token that is cut out of the text before anything else looks at it. */
 export interface AddedToken {
@@ -19,6 +20,12 @@ export interface AddedToken {
 
 /** Text, or one added token. */
 export type Section = { readonly text: string; readonly start: number } | { readonly id: number };
+
+/** Found from left to right; null for a while without any. */
+type Sections = Generator<Section | null, void, void>;
+
+/** UTF-16 units searched between two pauses. */
+const PAUSE = 1 << 14;
 
 /** Whether a special token may stand here, in UTF-16 units. */
 type MayBeSpecial = (start: number, end: number) => boolean;
@@ -48,23 +55,24 @@ export class AddedTokens {
    * @param parseSpecial whether special tokens are recognised too
    * @param content      [text.length] 1 where no special token may reach; null: nowhere
    */
-  split(text: string, parseSpecial: boolean, content: Uint8Array | null = null): Section[] {
+  *split(text: string, parseSpecial: boolean, content: Uint8Array | null = null): Sections {
     const { raw, normalized: found } = parseSpecial ? this.#all : this.#ordinary;
     const mayBeSpecial: MayBeSpecial = (start, end) => content === null || !content.subarray(start, end).includes(1);
-    const sections: Section[] = [];
     for (const section of raw.split(text, mayBeSpecial)) {
-      if ('id' in section) {
-        sections.push(section);
+      if (section === null || 'id' in section) {
+        yield section;
         continue;
       }
       // Normalisation moves places: special tokens that are found after it need a section without any.
       const isClean = mayBeSpecial(section.start, section.start + section.text.length);
-      const normalized = isClean ? found : this.#ordinary.normalized;
-      for (const part of normalized.split(this.#normalize(section.text))) {
-        sections.push('id' in part ? part : { text: part.text, start: section.start + part.start });
+      const matcher = isClean ? found : this.#ordinary.normalized;
+      const work = this.#normalize(section.text);
+      let step = work.next();
+      for (; !step.done; step = work.next()) yield null;
+      for (const part of matcher.split(step.value)) {
+        yield part === null || 'id' in part ? part : { text: part.text, start: section.start + part.start };
       }
     }
-    return sections;
   }
 }
 
@@ -77,7 +85,7 @@ function matchersOf(tokens: readonly AddedToken[], normalize: Normalizer): Match
   const raw = new TokenMatcher();
   const normalized = new TokenMatcher();
   for (const token of tokens) {
-    if (token.normalized) normalized.add(normalize(token.text), token);
+    if (token.normalized) normalized.add(finish(normalize(token.text)), token);
     else raw.add(token.text, token);
   }
   return { raw, normalized };
@@ -89,17 +97,31 @@ const endsWithWord = new RegExp(`[${wordCharacters}]$`, 'u');
 class TokenMatcher {
   readonly #trie = new CharTrie();
   readonly #tokens: AddedToken[] = [];
+  /** [65536] 1 for UTF-16 units that tokens begin with. */
+  readonly #begins = new Uint8Array(1 << 16);
 
   add(spelling: string, token: AddedToken): void {
-    if (spelling !== '') this.#trie.insert(spelling, this.#tokens.push(token) - 1);
+    if (spelling === '') return;
+    this.#trie.insert(spelling, this.#tokens.push(token) - 1);
+    this.#begins[spelling.charCodeAt(0)] = 1;
   }
 
-  split(text: string, mayBeSpecial: MayBeSpecial = () => true): Section[] {
-    if (text === '') return [];
-    if (this.#trie.isEmpty) return [{ text, start: 0 }];
-    const sections: Section[] = [];
+  *split(text: string, mayBeSpecial: MayBeSpecial = () => true): Sections {
+    if (text === '') return;
+    if (this.#trie.isEmpty) {
+      yield { text, start: 0 };
+      return;
+    }
     let copied = 0;
-    for (let start = 0; start < text.length; ) {
+    for (let start = 0, pause = PAUSE; start < text.length; ) {
+      if (start >= pause) {
+        yield null;
+        pause = start + PAUSE;
+      }
+      if (this.#begins[text.charCodeAt(start)] === 0) {
+        start++;
+        continue;
+      }
       const match = this.#longest(text, start, mayBeSpecial);
       if (match === null) {
         start++;
@@ -111,16 +133,15 @@ class TokenMatcher {
         continue;
       }
       let before = start;
-      while (token.stripLeft && before > copied && isWhiteSpace(text[before - 1]!)) before--;
+      while (token.stripLeft && before > copied && isWhiteSpace(text.charCodeAt(before - 1))) before--;
       let after = end;
-      while (token.stripRight && after < text.length && isWhiteSpace(text[after]!)) after++;
-      if (before > copied) sections.push({ text: text.slice(copied, before), start: copied });
-      sections.push({ id: token.id });
+      while (token.stripRight && after < text.length && isWhiteSpace(text.charCodeAt(after))) after++;
+      if (before > copied) yield { text: text.slice(copied, before), start: copied };
+      yield { id: token.id };
       copied = after;
       start = after;
     }
-    if (copied < text.length) sections.push({ text: text.slice(copied), start: copied });
-    return sections;
+    if (copied < text.length) yield { text: text.slice(copied), start: copied };
   }
 
   #longest(text: string, start: number, mayBeSpecial: MayBeSpecial): { token: AddedToken; end: number } | null {

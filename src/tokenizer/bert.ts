@@ -1,3 +1,4 @@
+import { anywhere, beforeStarters, inSequence, partwise, type SlowChange } from './partwise.js';
 import { whiteSpace } from './pattern.js';
 
 export interface BertNormalizerOptions {
@@ -14,16 +15,17 @@ const han =
   /[\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2b73f}\u{2b740}-\u{2b81f}\u{2b920}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]/gu;
 
 /** The text cleaning of BERT (google-research/bert, tokenization.py, as the tokenizers library has it). */
-export function bertNormalizer(options: BertNormalizerOptions): (text: string) => string {
+export function bertNormalizer(options: BertNormalizerOptions): SlowChange {
   const control = /[^\P{C}\t\n\r\p{Cn}]|[\0\ufffd]/gu;
   const space = new RegExp(whiteSpace, 'gu');
-  return (text) => {
-    let normalized = text;
-    if (options.cleanText) normalized = normalized.replace(control, '').replace(space, ' ');
-    if (options.separateHan) normalized = normalized.replace(han, ' $& ');
-    if (options.stripAccents) normalized = normalized.normalize('NFD').replace(/\p{Mn}/gu, '');
-    return options.lowercase ? lowercase(normalized) : normalized;
-  };
+  const steps: SlowChange[] = [];
+  if (options.cleanText) steps.push(partwise((text) => text.replace(control, '').replace(space, ' '), anywhere));
+  if (options.separateHan) steps.push(partwise((text) => text.replace(han, ' $& '), anywhere));
+  if (options.stripAccents) {
+    steps.push(partwise((text) => text.normalize('NFD').replace(/\p{Mn}/gu, ''), beforeStarters));
+  }
+  if (options.lowercase) steps.push(partwise(lowercase, anywhere));
+  return inSequence(steps);
 }
 
 /** Character by character, so without the final sigma rule of JavaScript. */

@@ -4,6 +4,8 @@
  */
 const characterOfByte: readonly string[] = alphabet(); // [256]
 
+const codeOfByte: readonly number[] = characterOfByte.map((character) => character.charCodeAt(0)); // [256]
+
 /** [512] byte of each character of the alphabet by its code, -1 elsewhere. */
 const byteOfCode: Int16Array = codes();
 
@@ -24,13 +26,27 @@ const utf8 = new TextEncoder();
 
 /** The UTF-8 bytes of well-formed text, each as its character of the alphabet. */
 export function toByteAlphabet(text: string): string {
-  return /^[!-~]*$/.test(text) ? text : bytesToAlphabet(utf8.encode(text));
+  // Most words are a space and letters.
+  const start = text.charCodeAt(0) === 0x20 ? 1 : 0;
+  for (let i = start; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code <= 0x20 || code > 0x7e) return bytesToAlphabet(utf8.encode(text));
+  }
+  return start === 1 ? characterOfByte[0x20]! + text.slice(1) : text;
 }
 
+/** Characters put together at once: each is an argument of a function. */
+const CHUNK = 4096;
+
 /** Each byte as its character of the alphabet. */
-export function bytesToAlphabet(bytes: Iterable<number>): string {
+export function bytesToAlphabet(bytes: ArrayLike<number>): string {
   let spelled = '';
-  for (const byte of bytes) spelled += characterOfByte[byte];
+  for (let start = 0; start < bytes.length; start += CHUNK) {
+    const codes: number[] = [];
+    const end = Math.min(bytes.length, start + CHUNK);
+    for (let i = start; i < end; i++) codes.push(codeOfByte[bytes[i]!]!);
+    spelled += String.fromCharCode(...codes); // one by one they would be a rope, slow to read later
+  }
   return spelled;
 }
 

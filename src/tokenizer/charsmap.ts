@@ -1,4 +1,5 @@
 import type { Complain } from './problem.js';
+import type { Work } from './work.js';
 
 /**
  * The compiled normalisation table of SentencePiece: a double-array trie (darts-clone) over the UTF-8 bytes to replace,
@@ -8,8 +9,8 @@ import type { Complain } from './problem.js';
 export class Charsmap {
   readonly #units: Uint32Array;
   readonly #replacements: Uint8Array;
-  /** [128] what each ASCII character becomes by itself. */
-  readonly #ascii: readonly string[];
+  /** By UTF-16 unit: what plain characters become by themselves, as they are met. */
+  readonly #plain = new Map<number, string>();
   /** Made when it is needed: its first one takes the runtime 20 ms. */
   #segmenter: Intl.Segmenter | undefined;
 
@@ -22,23 +23,25 @@ export class Charsmap {
     }
     this.#units = Uint32Array.from({ length: trieBytes / 4 }, (_, i) => view.getUint32(4 + i * 4, true));
     this.#replacements = bytes.subarray(4 + trieBytes);
-    this.#ascii = Array.from({ length: 128 }, (_, code) => this.#replaceGrapheme(String.fromCharCode(code)));
   }
 
   /** Replaces the longest known prefix again and again, as SentencePiece does; unknown characters stay. */
-  replaceLongest(text: string): string {
+  *replaceLongest(text: string): Work<string> {
     const bytes = utf8.encode(text);
     let normalized = '';
     let copied = 0;
-    for (let start = 0; start < bytes.length; ) {
+    for (let start = 0, pause = PAUSE; start < bytes.length; ) {
       const match = this.#match(bytes, start, bytes.length, 'longest');
       if (match === null) {
         start += characterLength(bytes[start]!);
-        continue;
+      } else {
+        normalized += decoder.decode(bytes.subarray(copied, start)) + match.replacement;
+        start = match.end;
+        copied = start;
       }
-      normalized += decoder.decode(bytes.subarray(copied, start)) + match.replacement;
-      start = match.end;
-      copied = start;
+      if (start < pause) continue;
+      pause = start + PAUSE;
+      yield;
     }
     return copied === 0 ? text : normalized + decoder.decode(bytes.subarray(copied));
   }
@@ -47,16 +50,38 @@ export class Charsmap {
    * What the tokenizers library makes of the same table: grapheme by grapheme, a short one replaced as a whole by what
    * its shortest known prefix becomes, else character by character.
    */
-  replaceGraphemes(text: string): string {
+  *replaceGraphemes(text: string): Work<string> {
     let normalized = '';
-    if (/^[\t\n -~]*$/.test(text)) {
-      // No two of these make one grapheme, and looking for graphemes is slow.
-      for (let i = 0; i < text.length; i++) normalized += this.#ascii[text.charCodeAt(i)];
-      return normalized;
+    let parts: string[] = [];
+    for (const part of this.#replaced(text)) {
+      parts.push(part);
+      if (parts.length < PAUSE) continue;
+      normalized += parts.join('');
+      parts = [];
+      yield;
     }
-    this.#segmenter ??= new Intl.Segmenter('und', { granularity: 'grapheme' });
-    for (const grapheme of graphemesOf(text, this.#segmenter)) normalized += this.#replaceGrapheme(grapheme);
-    return normalized;
+    return normalized + parts.join('');
+  }
+
+  *#replaced(text: string): Generator<string> {
+    let done = 0;
+    for (const { 0: joined, index } of text.matchAll(mayJoin)) {
+      for (; done < index; done++) yield this.#replacePlain(text.charCodeAt(done));
+      // Looking for graphemes is slow.
+      this.#segmenter ??= new Intl.Segmenter('und', { granularity: 'grapheme' });
+      for (const grapheme of graphemesOf(joined, this.#segmenter)) yield this.#replaceGrapheme(grapheme);
+      done = index + joined.length;
+    }
+    for (; done < text.length; done++) yield this.#replacePlain(text.charCodeAt(done));
+  }
+
+  #replacePlain(unit: number): string {
+    let replaced = this.#plain.get(unit);
+    if (replaced === undefined) {
+      replaced = this.#replaceGrapheme(String.fromCharCode(unit));
+      this.#plain.set(unit, replaced);
+    }
+    return replaced;
   }
 
   #replaceGrapheme(grapheme: string): string {
@@ -109,6 +134,12 @@ interface Match {
 
 const utf8 = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
+
+/** Characters between two pauses. */
+const PAUSE = 512;
+
+/** Where characters may be one grapheme: all but runs of printable ASCII and Chinese characters, less their ends. */
+const mayJoin = /[\t\n -~\u4e00-\u9fff]?(?:[^\t\n -~\u4e00-\u9fff]+[\t\n -~\u4e00-\u9fff]?)+/g;
 
 /** Code units looked at together: the time Intl.Segmenter takes grows with the square of the length. */
 const WINDOW = 1024;

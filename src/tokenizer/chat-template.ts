@@ -2,6 +2,7 @@ import { EngineError } from '../base/errors.js';
 import { type ChatPrompt, ContentMarks, textsIn } from './content-marks.js';
 import { type Program, parseTemplate } from './jinja/program.js';
 import { renderTemplate } from './jinja/render.js';
+import { finish, type Work } from './work.js';
 
 /** A turn of a conversation. Templates may read any other field: `name`, `tool_calls`, `reasoning_content`. */
 export interface ChatMessage {
@@ -88,18 +89,32 @@ export class ChatTemplate {
    * @param specialTexts special tokens of the tokenizer, as they are spelled
    */
   prompt(messages: readonly ChatMessage[], options: RenderOptions, specialTexts: readonly string[]): ChatPrompt {
+    return finish(this.promptWork(messages, options, specialTexts));
+  }
+
+  /** The same, as work in pieces; a rendering is one. */
+  *promptWork(
+    messages: readonly ChatMessage[],
+    options: RenderOptions,
+    specialTexts: readonly string[],
+  ): Work<ChatPrompt> {
     const program = this.#program(options);
     const content = contentOf(checked(messages), options);
     const text = this.#render(program, content, options);
+    yield;
     const texts = textsIn(content);
     const marks = new ContentMarks(specialTexts, [text, ...texts, ...program.literals]);
     if (!texts.some((part) => marks.occurIn(part))) return { text, content: null };
+    yield;
     try {
-      const prompt = marks.read(this.#render(program, marks.mark(content, []), options));
+      const marked = this.#render(program, marks.mark(content, []), options);
+      yield;
+      const prompt = marks.read(marked);
       if (prompt.text === text) return prompt;
     } catch (error) {
       if (!(error instanceof EngineError)) throw error;
     }
+    yield;
     return marks.read(this.#render(program, marks.mark(content, program.literals), options));
   }
 

@@ -8,8 +8,9 @@ import { wordRules, wordSplitter } from './gguf-words.js';
 import { GreedyModel } from './greedy.js';
 import { rulesFromMerges, rulesFromScores } from './merges.js';
 import { byteIdsOf, type TokenModel } from './model.js';
-import type { Normalizer } from './normalizer.js';
-import { bertWords, type PreTokenizer, sequence, splitter } from './pre-tokenizer.js';
+import { type Normalizer, unchanged } from './normalizer.js';
+import { anywhere, atOnce, inSequence, partwise, replacing } from './partwise.js';
+import { bertWords, changer, type PreTokenizer, sequence, splitter, uncut } from './pre-tokenizer.js';
 import type { DecodingRules } from './token-text.js';
 import { UnigramModel } from './unigram.js';
 import { vocabularyLimits } from './vocabulary.js';
@@ -29,8 +30,7 @@ export interface GgufKind {
 
 type KindBuilder = (file: GgufVocabulary, specialIds: ReadonlySet<number>) => GgufKind;
 
-const unchanged: Normalizer = (text) => text;
-const markSpaces = (text: string) => text.replaceAll(' ', spaceMark);
+const markSpaces = partwise((text) => text.replaceAll(' ', spaceMark), anywhere);
 const showSpaces = (spelling: string) => spelling.replaceAll(spaceMark, ' ');
 
 /** By `tokenizer.ggml.model`. */
@@ -61,7 +61,7 @@ function sentencePiece(file: GgufVocabulary): GgufKind {
   const addSpace = file.flag('add_space_prefix') ?? true;
   return {
     model,
-    normalize: addSpace ? (text) => spaceMark + markSpaces(text) : markSpaces,
+    normalize: addSpace ? inSequence([markSpaces, atOnce((text) => spaceMark + text)]) : markSpaces,
     preTokenize: wordsAtMarks(vocabulary, mayMerge),
     decoding: {
       steps: [showSpaces],
@@ -93,10 +93,7 @@ function byteLevel(file: GgufVocabulary, specialIds: ReadonlySet<number>): GgufK
   return {
     model,
     normalize: unchanged,
-    preTokenize: sequence([
-      wordSplitter(words, complain),
-      ({ texts, fromStart }) => ({ texts: texts.map(toByteAlphabet), fromStart }),
-    ]),
+    preTokenize: sequence([wordSplitter(words, complain), changer(toByteAlphabet)]),
     decoding: { steps: [], bytes: 'alphabet' },
     addsBos: words.addsBos ?? false,
     addsEos: false,
@@ -166,7 +163,7 @@ function unigram(file: GgufVocabulary): GgufKind {
       fuseUnknown: true,
     }),
     normalize: sentencePieceNormalizer(file, addSpace),
-    preTokenize: (pieces) => pieces,
+    preTokenize: uncut,
     decoding: {
       steps: [showSpaces],
       bytes: 'fallback',
@@ -181,11 +178,20 @@ function sentencePieceNormalizer(file: GgufVocabulary, addSpace: boolean): Norma
   const table = file.list('precompiled_charsmap', 1 << 24);
   const charsmap = table === null ? null : new Charsmap(Uint8Array.from(table as ArrayLike<number>), file.complain);
   const mergeSpaces = file.flag('remove_extra_whitespaces') ?? false;
-  return (text) => {
-    const replaced = charsmap?.replaceLongest(text) ?? text;
-    if (mergeSpaces) return (replaced.match(/[^ ]+/g) ?? []).map((word) => spaceMark + word).join('');
-    return markSpaces(addSpace ? replaced.replace(/[^ ]/, ' $&') : replaced);
-  };
+  const replaced: Normalizer = charsmap === null ? unchanged : (text) => charsmap.replaceLongest(text);
+  if (!mergeSpaces) {
+    // Behind the spaces that a text begins with there is one more.
+    const spaced = atOnce((text) => (addSpace ? text.replace(/[^ ]/, ' $&') : text));
+    return inSequence([replaced, spaced, markSpaces]);
+  }
+  const marked = atOnce((text) => (text === '' ? '' : spaceMark + text));
+  return inSequence([replaced, atOnce(withoutOuterSpaces), marked, replacing(/ +/g, spaceMark)]);
+}
+
+function withoutOuterSpaces(text: string): string {
+  let end = text.length;
+  while (end > 0 && text.charCodeAt(end - 1) === 0x20) end--;
+  return text.slice(Math.max(0, text.search(/[^ ]/)), end);
 }
 
 /** RWKV's "world" vocabulary: the longest token first, over bytes. Tokens are respelled in GPT-2's alphabet. */
@@ -193,7 +199,7 @@ function greedyBytes(file: GgufVocabulary, specialIds: ReadonlySet<number>): Ggu
   return {
     model: new GreedyModel(file.vocabulary, (id) => !specialIds.has(id)),
     normalize: unchanged,
-    preTokenize: ({ texts, fromStart }) => ({ texts: texts.map(toByteAlphabet), fromStart }),
+    preTokenize: changer(toByteAlphabet),
     decoding: { steps: [], bytes: 'alphabet' },
     addsBos: false,
     addsEos: false,

@@ -1,6 +1,10 @@
 import { CharTrie } from './char-trie.js';
 import type { TokenModel } from './model.js';
 import type { Vocabulary } from './vocabulary.js';
+import type { Work } from './work.js';
+
+/** Tokens between two pauses. */
+const PAUSE = 512;
 
 /** At every place the longest token; what no token covers is left out. */
 export class GreedyModel implements TokenModel {
@@ -15,8 +19,9 @@ export class GreedyModel implements TokenModel {
     }
   }
 
-  encode(word: string, out: number[]): void {
-    for (let start = 0; start < word.length; ) {
+  *encode(word: string, out: number[]): Work<void> {
+    for (let start = 0, count = 1; start < word.length; count++) {
+      if (count % PAUSE === 0) yield;
       let found = -1;
       let end = start + 1;
       for (let node = CharTrie.root, i = start; i < word.length; i++) {

@@ -1,9 +1,13 @@
+import { MergeSpace } from './merge-space.js';
 import { PairTable } from './pair-table.js';
+import { finish, type Work } from './work.js';
 
 /** Positions in the queue's keys take the low 31 bits, ranks the 21 above: together a float64 integer. */
 const RANK_UNIT = 2 ** 31;
-/** Symbols up to which work space is kept; a longer text gets its own and gives it back. */
+/** Symbols up to which work space is kept and there are no pauses; a longer text gets its own space. */
 const WORD = 1024;
+/** Proposals made or judged between two pauses. */
+const PAUSE = 1024;
 
 /**
  * The rules of byte pair encoding (Sennrich et al. 2016, arXiv:1508.07909) and how to apply them: of all neighbours
@@ -19,11 +23,8 @@ export class MergeRules {
   /** [rules] */
   readonly #results: number[] = [];
 
-  // Work space of apply(), kept between words: a call per word would otherwise spend its time allocating.
-  #next = new Int32Array(WORD); // [symbols] following symbol, or `count`
-  #previous = new Int32Array(WORD); // [symbols]
-  #queue = new Float64Array(WORD * 2); // binary heap of rank * RANK_UNIT + position
-  #queueLength = 0;
+  /** Kept between words: a call per word would otherwise spend its time allocating. */
+  readonly #space = new MergeSpace(WORD);
 
   constructor(expectedSize: number) {
     this.#rules = new PairTable(expectedSize);
@@ -41,14 +42,25 @@ export class MergeRules {
    * O(n log n), so one word may be a whole book.
    */
   apply(symbols: Int32Array, count: number): number {
-    if (count < 2) return count;
-    this.#prepare(count);
-    const next = this.#next;
-    const previous = this.#previous;
-    for (let i = 0; i < count - 1; i++) this.#propose(symbols, i, i + 1);
+    return finish(this.work(symbols, count));
+  }
 
-    while (this.#queueLength > 0) {
-      const key = this.#pop();
+  /** The same, as work in pieces. */
+  *work(symbols: Int32Array, count: number): Work<number> {
+    if (count < 2) return count;
+    const isLong = count > WORD;
+    const space = isLong ? new MergeSpace(count) : this.#space; // empty after every word
+    const { next, previous } = space;
+    for (let i = 0; i < count; i++) {
+      next[i] = i + 1;
+      previous[i] = i - 1;
+      if (i > 0) this.#propose(symbols, i - 1, i, space);
+      if (isLong && i % PAUSE === 0) yield;
+    }
+
+    let judged = 0;
+    for (let key = space.pop(); key >= 0; key = space.pop()) {
+      if (isLong && ++judged % PAUSE === 0) yield;
       const position = key % RANK_UNIT;
       if (symbols[position] === REMOVED) continue;
       const right = next[position]!;
@@ -63,15 +75,17 @@ export class MergeRules {
       next[position] = following;
       if (following < count) {
         previous[following] = position;
-        this.#propose(symbols, position, following);
+        this.#propose(symbols, position, following, space);
       }
       const preceding = previous[position]!;
-      if (preceding >= 0) this.#propose(symbols, preceding, position);
+      if (preceding >= 0) this.#propose(symbols, preceding, position, space);
     }
 
     let kept = 0;
-    for (let i = 0; i < count; i = next[i]!) symbols[kept++] = symbols[i]!;
-    if (count > WORD) this.#reserve(WORD);
+    for (let i = 0; i < count; i = next[i]!) {
+      symbols[kept++] = symbols[i]!;
+      if (isLong && kept % (PAUSE * 16) === 0) yield;
+    }
     return kept;
   }
 
@@ -79,54 +93,9 @@ export class MergeRules {
     return left < 0 || right < 0 ? -1 : this.#rules.get(left, right);
   }
 
-  #propose(symbols: Int32Array, left: number, right: number): void {
+  #propose(symbols: Int32Array, left: number, right: number, space: MergeSpace): void {
     const rule = this.#rule(symbols[left]!, symbols[right]!);
-    if (rule >= 0) this.#push(this.#ranks[rule]! * RANK_UNIT + left);
-  }
-
-  #reserve(count: number): void {
-    this.#next = new Int32Array(count);
-    this.#previous = new Int32Array(count);
-    // A pair has one proposal at first, and every merge turns one into two at most.
-    this.#queue = new Float64Array(count * 2);
-  }
-
-  #prepare(count: number): void {
-    if (count > WORD) this.#reserve(count);
-    this.#queueLength = 0;
-    for (let i = 0; i < count; i++) {
-      this.#next[i] = i + 1;
-      this.#previous[i] = i - 1;
-    }
-  }
-
-  #push(key: number): void {
-    const queue = this.#queue;
-    let index = this.#queueLength++;
-    while (index > 0) {
-      const parent = (index - 1) >> 1;
-      if (queue[parent]! <= key) break;
-      queue[index] = queue[parent]!;
-      index = parent;
-    }
-    queue[index] = key;
-  }
-
-  #pop(): number {
-    const queue = this.#queue;
-    const top = queue[0]!;
-    const key = queue[--this.#queueLength]!;
-    let index = 0;
-    for (;;) {
-      let child = index * 2 + 1;
-      if (child >= this.#queueLength) break;
-      if (child + 1 < this.#queueLength && queue[child + 1]! < queue[child]!) child++;
-      if (queue[child]! >= key) break;
-      queue[index] = queue[child]!;
-      index = child;
-    }
-    queue[index] = key;
-    return top;
+    if (rule >= 0) space.push(this.#ranks[rule]! * RANK_UNIT + left);
   }
 }
 

@@ -2,7 +2,7 @@ import { BpeModel } from './bpe.js';
 import type { JsonNode } from './json-node.js';
 import { rulesFromMerges } from './merges.js';
 import { byteIdsOf, type TokenModel } from './model.js';
-import type { PreTokenizer } from './pre-tokenizer.js';
+import { type PreTokenizer, uncut } from './pre-tokenizer.js';
 import { UnigramModel } from './unigram.js';
 import { Vocabulary, vocabularyLimits } from './vocabulary.js';
 import { wordsAtMarks } from './word-marks.js';
@@ -24,7 +24,6 @@ export function modelFromJson(node: JsonNode, special: ReadonlySet<string>): Jso
   const type = node.member('type').optionalText() ?? guessType(node);
   if (type === 'Unigram') return unigram(node, special);
   const vocabulary = Vocabulary.fromObject(node.member('vocab').object(), node.complain);
-  const untouched: PreTokenizer = (pieces) => pieces;
   switch (type) {
     case 'BPE':
       return bpe(node, vocabulary, special);
@@ -37,11 +36,11 @@ export function modelFromJson(node: JsonNode, special: ReadonlySet<string>): Jso
         continuingPrefix: node.member('continuing_subword_prefix').optionalText() ?? '##',
         maxCharacters: node.member('max_input_chars_per_word').optionalCount(1 << 20) ?? 100,
       });
-      return { model, vocabulary, preTokenize: untouched };
+      return { model, vocabulary, preTokenize: uncut };
     }
     case 'WordLevel': {
       const model = new WordLevelModel(vocabulary, idOfMember(node, 'unk_token', vocabulary));
-      return { model, vocabulary, preTokenize: untouched };
+      return { model, vocabulary, preTokenize: uncut };
     }
     default:
       throw node.complain(`model ${type} is not supported`);
@@ -80,7 +79,7 @@ function bpe(node: JsonNode, vocabulary: Vocabulary, special: ReadonlySet<string
   });
   // Where unknown characters are left out, those beside them become neighbours.
   const leavesOut = unknownId === null && !node.member('byte_fallback').flag(false);
-  const preTokenize: PreTokenizer = leavesOut ? (pieces) => pieces : wordsAtMarks(vocabulary, (id) => !isSpecial(id));
+  const preTokenize: PreTokenizer = leavesOut ? uncut : wordsAtMarks(vocabulary, (id) => !isSpecial(id));
   return { model, vocabulary, preTokenize };
 }
 
@@ -105,7 +104,7 @@ function unigram(node: JsonNode, special: ReadonlySet<string>): JsonModel {
     byteIds: node.member('byte_fallback').flag(false) ? byteIdsOf(vocabulary) : null,
     fuseUnknown: true,
   });
-  return { model, vocabulary, preTokenize: (pieces) => pieces };
+  return { model, vocabulary, preTokenize: uncut };
 }
 
 function idOfMember(node: JsonNode, key: string, vocabulary: Vocabulary): number | null {

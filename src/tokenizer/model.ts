@@ -1,17 +1,20 @@
 import type { Vocabulary } from './vocabulary.js';
+import { finish, type Work } from './work.js';
 
 /** Turns a pre-token (a word, with what normalisation and pre-tokenisation made of it) into token ids. */
 export interface TokenModel {
-  /** Appends the ids of `word`, which is well-formed and not empty, to `out`. */
-  encode(word: string, out: number[]): void;
+  /** Appends the ids of `word`, which is well-formed and not empty, to `out`. A word may be a whole book. */
+  encode(word: string, out: number[]): Work<void>;
 }
 
 /** Words remembered at most, and the longest of them: text repeats its short words. */
 const CACHE_WORDS = 1 << 14;
 const CACHE_WORD_LENGTH = 48;
+/** From here on V8 makes a part of a text by keeping the text. */
+const SLICE_LENGTH = 13;
 
 /** Remembers the ids of words: in ordinary text nine words of ten have been there before. */
-export class CachedModel implements TokenModel {
+export class CachedModel {
   readonly #model: TokenModel;
   readonly #words = new Map<string, readonly number[]>();
 
@@ -19,21 +22,25 @@ export class CachedModel implements TokenModel {
     this.#model = model;
   }
 
-  encode(word: string, out: number[]): void {
-    if (word.length > CACHE_WORD_LENGTH) {
-      this.#model.encode(word, out);
-      return;
-    }
+  /** Appends the ids of a short word to `out`; what a long one takes comes back as work. */
+  encode(word: string, out: number[]): Work<void> | null {
+    if (word.length > CACHE_WORD_LENGTH) return this.#model.encode(word, out);
     let ids = this.#words.get(word);
     if (ids === undefined) {
       const fresh: number[] = [];
-      this.#model.encode(word, fresh);
+      finish(this.#model.encode(word, fresh));
       ids = fresh;
       if (this.#words.size >= CACHE_WORDS) this.#words.clear();
-      this.#words.set(word, ids);
+      this.#words.set(word.length < SLICE_LENGTH ? word : copied(word), ids);
     }
     for (const id of ids) out.push(id);
+    return null;
   }
+}
+
+/** The same text in memory of its own. */
+function copied(text: string): string {
+  return Buffer.from(text, 'utf16le').toString('utf16le');
 }
 
 /** What becomes of text that no token covers. */

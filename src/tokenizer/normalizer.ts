@@ -2,42 +2,43 @@ import { bertNormalizer, lowercase } from './bert.js';
 import { toByteAlphabet } from './byte-alphabet.js';
 import { Charsmap } from './charsmap.js';
 import type { JsonNode } from './json-node.js';
+import { anywhere, atOnce, beforeStarters, inSequence, partwise, replacing, type SlowChange } from './partwise.js';
 import { compilePattern, isWhiteSpace, literalPattern } from './pattern.js';
 
 /** Changes text before it is cut into words. */
-export type Normalizer = (text: string) => string;
+export type Normalizer = SlowChange;
+
+export const unchanged: Normalizer = atOnce((text) => text);
 
 const MAX_STEPS = 64;
 
 /** The normalizer that tokenizer.json describes. Throws TOKENIZER_INVALID for one that is unknown or malformed. */
 export function normalizerFromJson(node: JsonNode): Normalizer {
-  if (node.isAbsent) return (text) => text;
+  if (node.isAbsent) return unchanged;
   const type = node.member('type').text();
   switch (type) {
-    case 'Sequence': {
-      const steps = node.member('normalizers').items(MAX_STEPS).map(normalizerFromJson);
-      return (text) => steps.reduce((current, step) => step(current), text);
-    }
+    case 'Sequence':
+      return inSequence(node.member('normalizers').items(MAX_STEPS).map(normalizerFromJson));
     case 'NFC':
     case 'NFD':
     case 'NFKC':
     case 'NFKD':
-      return (text) => text.normalize(type);
+      return partwise((text) => text.normalize(type), beforeStarters);
     case 'Lowercase':
-      return lowercase;
+      return partwise(lowercase, anywhere);
     case 'StripAccents':
-      return (text) => text.replace(/\p{M}/gu, '');
+      return partwise((text) => text.replace(/\p{M}/gu, ''), anywhere);
     case 'Strip':
       return strip(node.member('strip_left').flag(true), node.member('strip_right').flag(true));
     case 'Replace':
       return replace(node);
     case 'Prepend': {
       const prefix = node.member('prepend').text();
-      return (text) => (text === '' ? '' : prefix + text);
+      return atOnce((text) => (text === '' ? '' : prefix + text));
     }
     case 'Precompiled': {
       const table = node.member('precompiled_charsmap');
-      if (table.isAbsent) return (text) => text;
+      if (table.isAbsent) return unchanged;
       const charsmap = new Charsmap(Buffer.from(table.text(), 'base64'), node.complain);
       return (text) => charsmap.replaceGraphemes(text);
     }
@@ -51,28 +52,30 @@ export function normalizerFromJson(node: JsonNode): Normalizer {
       });
     }
     case 'Nmt':
-      return nmt;
+      return partwise(nmt, anywhere);
     case 'ByteLevel':
-      return toByteAlphabet;
+      return partwise(toByteAlphabet, anywhere);
     default:
       throw node.complain(`normalizer ${type} is not supported`);
   }
 }
 
 function strip(left: boolean, right: boolean): Normalizer {
-  return (text) => {
+  return atOnce((text) => {
     let start = 0;
     let end = text.length;
-    while (left && start < end && isWhiteSpace(text[start]!)) start++;
-    while (right && end > start && isWhiteSpace(text[end - 1]!)) end--;
+    while (left && start < end && isWhiteSpace(text.charCodeAt(start))) start++;
+    while (right && end > start && isWhiteSpace(text.charCodeAt(end - 1))) end--;
     return text.slice(start, end);
-  };
+  });
 }
 
 function replace(node: JsonNode): Normalizer {
-  const pattern = patternOf(node.member('pattern'));
+  const literal = node.member('pattern').member('String').optionalText();
   const content = node.member('content').text();
-  return (text) => text.replace(pattern, () => content);
+  if (literal?.length === 1 && literal < '\ud800')
+    return partwise((text) => text.replaceAll(literal, () => content), anywhere);
+  return replacing(patternOf(node.member('pattern')), content);
 }
 
 /** { "String": text } or { "Regex": pattern } */

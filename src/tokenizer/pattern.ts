@@ -19,9 +19,11 @@ export const whiteSpace = '\\p{White_Space}';
 /** What Rust's \w matches. */
 export const wordCharacters = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}';
 
-/** Whether one character is white space by that definition; no such character needs two code units. */
-export function isWhiteSpace(character: string): boolean {
-  return /\p{White_Space}/u.test(character);
+/** Whether a UTF-16 unit is white space by that definition; no such character needs two. */
+export function isWhiteSpace(unit: number): boolean {
+  if (unit < 0x80) return unit === 0x20 || (unit >= 0x09 && unit <= 0x0d);
+  if (unit < 0x2000) return unit === 0x85 || unit === 0xa0 || unit === 0x1680;
+  return unit <= 0x200a || unit === 0x2028 || unit === 0x2029 || unit === 0x202f || unit === 0x205f || unit === 0x3000;
 }
 
 /**
@@ -50,34 +52,105 @@ export function literalPattern(text: string): RegExp {
   return new RegExp(text.replace(/[\\^$.*+?()[\]{}|/]/g, '\\$&'), 'gu');
 }
 
-/** A stretch of text and whether the pattern matched it. */
-export interface Stretch {
-  readonly start: number;
-  readonly end: number;
-  readonly isMatch: boolean;
-}
-
 /** Code units matched at once: V8 runs out of stack where a single match has some millions of them. */
 const WINDOW = 1 << 20;
 
-/** Cuts text into matches and what lies between them; empty stretches are left out. */
-export function stretches(text: string, pattern: RegExp): Stretch[] {
-  const found: Stretch[] = [];
-  let end = 0;
-  for (let start = 0; start < text.length; ) {
-    const window = text.slice(start, start + WINDOW);
-    const isLast = start + window.length === text.length;
-    const matches = [...window.matchAll(pattern)];
-    // The last match may go on behind the window; it is looked for again, unless it begins where the window does.
-    const open = isLast || matches.at(-1)?.index === 0 ? undefined : matches.pop();
-    for (const match of matches) {
-      const index = start + match.index;
-      if (index > end) found.push({ start: end, end: index, isMatch: false });
-      end = index + match[0].length;
-      if (end > index) found.push({ start: index, end, isMatch: true });
-    }
-    start += open?.index ?? window.length;
+/**
+ * Walks along a text, over the matches of a pattern and what lies between them; empty stretches are left out. Nothing
+ * is looked for before it is asked for.
+ */
+export class Stretches {
+  /** The stretch that `advance` came to, text[start, end). */
+  start = 0;
+  end = 0;
+  isMatch = false;
+
+  #window: string;
+  #windowStart = 0;
+  /** Where in the window the next match is looked for. */
+  #from = 0;
+  /** Begin and end of a match in the text: behind a stretch that is none, and looked at beforehand in the window. */
+  #matchStart = -1;
+  #matchEnd = -1;
+  #ahead: RegExpExecArray | null = null;
+
+  /** @param pattern with the flag g */
+  constructor(
+    readonly text: string,
+    readonly pattern: RegExp,
+  ) {
+    this.#window = text.length <= WINDOW ? text : text.slice(0, WINDOW);
   }
-  if (end < text.length) found.push({ start: end, end: text.length, isMatch: false });
-  return found;
+
+  /** Goes on to the next stretch; false where there is none. */
+  advance(): boolean {
+    for (;;) {
+      if (this.#matchStart < 0 && !this.#find()) {
+        if (this.end === this.text.length) return false;
+        this.#take(this.text.length, false);
+        return true;
+      }
+      if (this.#matchStart > this.end) {
+        this.#take(this.#matchStart, false);
+        return true;
+      }
+      const isEmpty = this.#matchEnd === this.#matchStart;
+      this.#matchStart = -1;
+      if (isEmpty) continue;
+      this.#take(this.#matchEnd, true);
+      return true;
+    }
+  }
+
+  #take(end: number, isMatch: boolean): void {
+    this.start = this.end;
+    this.end = end;
+    this.isMatch = isMatch;
+  }
+
+  /** Finds the next match in the text. */
+  #find(): boolean {
+    for (;;) {
+      const isLast = this.#windowStart + this.#window.length === this.text.length;
+      const match = this.#ahead ?? this.#exec();
+      this.#ahead = null;
+      if (match === null) {
+        if (isLast) return false;
+        this.#move(this.#window.length);
+        continue;
+      }
+      const { index } = match;
+      if (!isLast) {
+        this.#ahead = this.#exec();
+        // The last match may go on behind the window; it is looked for again, unless it begins where the window does.
+        if (this.#ahead === null && index > 0) {
+          this.#move(index);
+          continue;
+        }
+      }
+      this.#matchStart = this.#windowStart + index;
+      this.#matchEnd = this.#matchStart + match[0].length;
+      return true;
+    }
+  }
+
+  #move(distance: number): void {
+    this.#windowStart += distance;
+    this.#window = this.text.slice(this.#windowStart, this.#windowStart + WINDOW);
+    this.#from = 0;
+  }
+
+  #exec(): RegExpExecArray | null {
+    const { pattern } = this;
+    pattern.lastIndex = this.#from;
+    const match = pattern.exec(this.#window);
+    if (match === null) {
+      this.#from = this.#window.length + 1;
+    } else {
+      const end = match.index + match[0].length;
+      // Behind an empty match the next one is looked for a character later.
+      this.#from = match[0] !== '' ? end : end + (this.#window.codePointAt(end)! > 0xffff && pattern.unicode ? 2 : 1);
+    }
+    return match;
+  }
 }

@@ -1,7 +1,8 @@
 import { toByteAlphabet } from './byte-alphabet.js';
 import type { JsonNode } from './json-node.js';
 import { patternOf } from './normalizer.js';
-import { compilePattern, literalPattern, type Stretch, stretches, whiteSpace, wordCharacters } from './pattern.js';
+import { anywhere, type Change, PART, partwise } from './partwise.js';
+import { compilePattern, literalPattern, Stretches, whiteSpace, wordCharacters } from './pattern.js';
 
 /** Text on its way to become words. */
 export interface Pieces {
@@ -10,8 +11,19 @@ export interface Pieces {
   readonly fromStart: boolean;
 }
 
-/** Cuts pieces of text into smaller ones; tokens never cross the cuts. */
-export type PreTokenizer = (pieces: Pieces) => Pieces;
+/**
+ * Cuts pieces of text into smaller ones; tokens never cross the cuts. They come in portions, each of which takes some
+ * tenths of a millisecond to make; a portion may be empty.
+ */
+export type PreTokenizer = (pieces: Pieces) => Iterable<Pieces>;
+
+/** A portion of pieces that are still being made. */
+const nothing: Pieces = { texts: [], fromStart: false };
+/** What a portion costs at most, and a stretch of text besides its length, in UTF-16 units. */
+const PORTION = 1024;
+const STRETCH_COST = 8;
+
+export const uncut: PreTokenizer = (pieces) => [pieces];
 
 /** What becomes of the matches of a splitting pattern. */
 export type SplitBehavior = 'Isolated' | 'Removed' | 'Contiguous' | 'MergedWithPrevious' | 'MergedWithNext';
@@ -28,7 +40,7 @@ const punctuation = /[!-/:-@[-`{-~\p{P}]/gu;
 
 /** The pre-tokenizer that tokenizer.json describes. Throws TOKENIZER_INVALID for one that is unknown or malformed. */
 export function preTokenizerFromJson(node: JsonNode): PreTokenizer {
-  if (node.isAbsent) return (pieces) => pieces;
+  if (node.isAbsent) return uncut;
   const type = node.member('type').text();
   switch (type) {
     case 'Sequence':
@@ -67,7 +79,15 @@ export function bertWords(): PreTokenizer {
 }
 
 export function sequence(steps: readonly PreTokenizer[]): PreTokenizer {
-  return (pieces) => steps.reduce((current, step) => step(current), pieces);
+  return steps.reduceRight<PreTokenizer>(
+    (after, step) =>
+      after === uncut
+        ? step
+        : function* (pieces) {
+            for (const portion of step(pieces)) yield* after(portion);
+          },
+    uncut,
+  );
 }
 
 function behaviorOf(node: JsonNode, absent: SplitBehavior | null): SplitBehavior {
@@ -77,62 +97,84 @@ function behaviorOf(node: JsonNode, absent: SplitBehavior | null): SplitBehavior
   return member.text() as SplitBehavior;
 }
 
+/** Whether a stretch of text is joined to the one before it; of both, whether they are matches. */
+type Joins = (before: boolean, isMatch: boolean) => boolean;
+
+const joining: Readonly<Record<SplitBehavior, Joins>> = {
+  Isolated: () => false,
+  Removed: () => false,
+  Contiguous: (before, isMatch) => before === isMatch,
+  MergedWithPrevious: (before, isMatch) => isMatch && !before,
+  MergedWithNext: (before, isMatch) => before && !isMatch,
+};
+
 /** Splits by a pattern; `invert` takes what lies between matches for the matches. */
 export function splitter(pattern: RegExp, behavior: SplitBehavior, invert = false): PreTokenizer {
-  return ({ texts, fromStart }) => {
-    const cut: string[] = [];
+  const joins = joining[behavior];
+  const isKept = (isMatch: boolean) => behavior !== 'Removed' || !isMatch;
+  return function* ({ texts, fromStart }) {
+    let cut: string[] = [];
     let cutFromStart = false;
+    let cost = 0;
     for (let i = 0; i < texts.length; i++) {
       const text = texts[i]!;
-      const found = stretches(text, pattern);
-      const kept = behave(invert ? found.map(inverted) : found, behavior);
-      if (i === 0) cutFromStart = fromStart && kept[0]?.start === 0;
-      for (const { start, end } of kept) cut.push(text.slice(start, end));
+      const keep = (start: number, end: number) => {
+        if (cut.length === 0) cutFromStart = fromStart && i === 0 && start === 0;
+        cut.push(text.slice(start, end));
+      };
+      const stretches = new Stretches(text, pattern);
+      let start = 0;
+      let before: boolean | null = null;
+      while (stretches.advance()) {
+        const isMatch = stretches.isMatch !== invert;
+        if (before !== null && !joins(before, isMatch)) {
+          if (isKept(before)) keep(start, stretches.start);
+          start = stretches.start;
+        }
+        before = isMatch;
+        cost += STRETCH_COST + stretches.end - stretches.start;
+        if (cost < PORTION) continue;
+        yield { texts: cut, fromStart: cutFromStart };
+        cut = [];
+        cutFromStart = false;
+        cost = 0;
+      }
+      if (before !== null && isKept(before)) keep(start, text.length);
     }
-    return { texts: cut, fromStart: cutFromStart };
+    yield { texts: cut, fromStart: cutFromStart };
   };
 }
 
-function inverted({ start, end, isMatch }: Stretch): Stretch {
-  return { start, end, isMatch: !isMatch };
-}
-
-function behave(found: readonly Stretch[], behavior: SplitBehavior): readonly Stretch[] {
-  switch (behavior) {
-    case 'Isolated':
-      return found;
-    case 'Removed':
-      return found.filter(({ isMatch }) => !isMatch);
-    case 'Contiguous':
-      return join(found, (before, stretch) => before.isMatch === stretch.isMatch);
-    case 'MergedWithPrevious':
-      return join(found, (before, stretch) => stretch.isMatch && !before.isMatch);
-    case 'MergedWithNext':
-      return join(found, (before, stretch) => before.isMatch && !stretch.isMatch);
-  }
-}
-
-/** Joins neighbours where the rule says so. */
-function join(found: readonly Stretch[], belongs: (before: Stretch, stretch: Stretch) => boolean): Stretch[] {
-  const joined: Stretch[] = [];
-  found.forEach((stretch, i) => {
-    const before = found[i - 1];
-    if (before === undefined || !belongs(before, stretch)) joined.push(stretch);
-    else joined.push({ ...stretch, start: joined.pop()!.start });
-  });
-  return joined;
+/** Changes every piece, character by character. */
+export function changer(change: Change): PreTokenizer {
+  const changeSlowly = partwise(change, anywhere);
+  return function* ({ texts, fromStart }) {
+    const changed: string[] = [];
+    for (const text of texts) {
+      if (text.length <= PART) {
+        changed.push(change(text));
+        continue;
+      }
+      const work = changeSlowly(text);
+      let step = work.next();
+      for (; !step.done; step = work.next()) yield nothing;
+      changed.push(step.value);
+    }
+    yield { texts: changed, fromStart };
+  };
 }
 
 function byteLevel(node: JsonNode): PreTokenizer {
   const addSpace = node.member('add_prefix_space').flag(true);
-  const split = node.member('use_regex').flag(true)
-    ? splitter(compilePattern(gpt2Words, node.complain), 'Isolated')
-    : sequence([]);
-  return ({ texts, fromStart }) => {
-    const spaced = addSpace ? texts.map((text) => (text.startsWith(' ') ? text : ` ${text}`)) : texts;
-    const words = split({ texts: spaced, fromStart });
-    return { ...words, texts: words.texts.map(toByteAlphabet) };
-  };
+  const isSplit = node.member('use_regex').flag(true);
+  const spaced: PreTokenizer = ({ texts, fromStart }) => [
+    { texts: texts.map((text) => (text.startsWith(' ') ? text : ` ${text}`)), fromStart },
+  ];
+  return sequence([
+    ...(addSpace ? [spaced] : []),
+    ...(isSplit ? [splitter(compilePattern(gpt2Words, node.complain), 'Isolated')] : []),
+    changer(toByteAlphabet),
+  ]);
 }
 
 /** SentencePiece's handling of spaces: each becomes a visible mark, one may be put in front, words begin at marks. */
@@ -142,27 +184,35 @@ function metaspace(node: JsonNode): PreTokenizer {
   if (!['always', 'first', 'never'].includes(scheme)) throw node.complain(`prepend_scheme ${scheme} is not supported`);
   // The older spelling of the same thing.
   const prepend = node.member('add_prefix_space').flag(true) ? scheme : 'never';
-  const words = node.member('split').flag(true) ? splitter(literalPattern(mark), 'MergedWithNext') : sequence([]);
-  return (pieces) => {
-    const texts = pieces.texts.map((text, i) => {
-      const marked = text.replaceAll(' ', mark);
-      const wanted = prepend === 'always' || (prepend === 'first' && i === 0 && pieces.fromStart);
-      return wanted && !marked.startsWith(mark) ? mark + marked : marked;
-    });
-    return words({ texts, fromStart: pieces.fromStart });
+  const prefixed: PreTokenizer = ({ texts, fromStart }) => {
+    const isWanted = (i: number) => prepend === 'always' || (prepend === 'first' && i === 0 && fromStart);
+    return [{ texts: texts.map((text, i) => (isWanted(i) && !text.startsWith(mark) ? mark + text : text)), fromStart }];
   };
+  return sequence([
+    changer((text) => text.replaceAll(' ', () => mark)),
+    prefixed,
+    ...(node.member('split').flag(true) ? [splitter(literalPattern(mark), 'MergedWithNext')] : []),
+  ]);
 }
 
 function fixedLength(length: number): PreTokenizer {
-  return ({ texts, fromStart }) => {
-    const cut = texts.flatMap((text) => {
-      const characters = Array.from(text);
-      const parts: string[] = [];
-      for (let i = 0; i < characters.length; i += Math.max(1, length)) {
-        parts.push(characters.slice(i, i + Math.max(1, length)).join(''));
+  return function* ({ texts, fromStart }) {
+    let cut: string[] = [];
+    let cost = 0;
+    let cutFromStart = fromStart;
+    for (const text of texts) {
+      for (let start = 0, end = 0; start < text.length; start = end) {
+        for (let i = 0; i < Math.max(1, length) && end < text.length; i++)
+          end += text.codePointAt(end)! > 0xffff ? 2 : 1;
+        cut.push(text.slice(start, end));
+        cost += STRETCH_COST + end - start;
+        if (cost < PORTION) continue;
+        yield { texts: cut, fromStart: cutFromStart };
+        cut = [];
+        cost = 0;
+        cutFromStart = false;
       }
-      return parts;
-    });
-    return { texts: cut, fromStart };
+    }
+    yield { texts: cut, fromStart: cutFromStart };
   };
 }

@@ -8,6 +8,7 @@ import { StreamDecoder } from './stream-decoder.js';
 import type { TokenTexts } from './token-text.js';
 import { decodeLossy, toWellFormed } from './utf8.js';
 import type { Vocabulary } from './vocabulary.js';
+import { finish, type Work } from './work.js';
 
 /** What tokenizerFromJson and tokenizerFromGguf put together. */
 export interface TokenizerParts {
@@ -53,7 +54,7 @@ export interface DecodeOptions {
  */
 export class Tokenizer {
   readonly #parts: TokenizerParts;
-  readonly #model: TokenModel;
+  readonly #model: CachedModel;
 
   constructor(parts: TokenizerParts) {
     this.#parts = parts;
@@ -82,15 +83,25 @@ export class Tokenizer {
 
   /** Token ids of a text. Lone surrogates are read as U+FFFD. Throws OPTION_INVALID if it is no text. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
+    return finish(this.encodeWork(text, options));
+  }
+
+  /**
+   * The same, as work in pieces, for texts that would hold the event loop for too long.
+   *
+   * @param maxTokens when there are more it ends, and gives only those
+   */
+  *encodeWork(text: string, options: EncodeOptions = {}, maxTokens = Number.POSITIVE_INFINITY): Work<Int32Array> {
     if (typeof text !== 'string') {
       throw new EngineError('OPTION_INVALID', { option: 'text', value: text, expected: 'a string' });
     }
     const { frame } = this.#parts;
     const { addSpecialTokens = true, parseSpecial = false } = options;
     const ids: number[] = addSpecialTokens ? [...frame.prefixIds] : [];
-    this.#encode(text, parseSpecial, null, ids);
+    yield* this.#encode(text, parseSpecial, null, ids, maxTokens);
     if (addSpecialTokens) ids.push(...frame.suffixIds);
-    return Int32Array.from(ids);
+    yield;
+    return new Int32Array(ids);
   }
 
   /**
@@ -99,21 +110,44 @@ export class Tokenizer {
    * wants it and the template has not written it, as in llama.cpp.
    */
   encodeChat(prompt: ChatPrompt): Int32Array {
-    const ids: number[] = [];
-    this.#encode(prompt.text, true, prompt.content, ids);
-    const { chatPrefixIds = [] } = this.#parts;
-    return Int32Array.from(chatPrefixIds.every((id, i) => ids[i] === id) ? ids : [...chatPrefixIds, ...ids]);
+    return finish(this.encodeChatWork(prompt));
   }
 
-  #encode(text: string, parseSpecial: boolean, content: Uint8Array | null, ids: number[]): void {
+  /** The same, as work in pieces; when there are more than `maxTokens` it ends, and gives only those. */
+  *encodeChatWork(prompt: ChatPrompt, maxTokens = Number.POSITIVE_INFINITY): Work<Int32Array> {
+    const ids: number[] = [];
+    yield* this.#encode(prompt.text, true, prompt.content, ids, maxTokens);
+    const { chatPrefixIds = [] } = this.#parts;
+    if (chatPrefixIds.every((id, i) => ids[i] === id)) return new Int32Array(ids);
+    const prefixed = new Int32Array(chatPrefixIds.length + ids.length);
+    prefixed.set(chatPrefixIds);
+    prefixed.set(ids, chatPrefixIds.length);
+    return prefixed;
+  }
+
+  *#encode(
+    text: string,
+    parseSpecial: boolean,
+    content: Uint8Array | null,
+    ids: number[],
+    maxTokens: number,
+  ): Work<void> {
     const { added, preTokenize } = this.#parts;
     for (const section of added.split(toWellFormed(text), parseSpecial, content)) {
-      if ('id' in section) {
+      if (section === null) {
+        yield;
+      } else if ('id' in section) {
         ids.push(section.id);
-        continue;
+      } else {
+        for (const { texts } of preTokenize({ texts: [section.text], fromStart: section.start === 0 })) {
+          for (const word of texts) {
+            const work = word === '' ? null : this.#model.encode(word, ids);
+            if (work !== null) yield* work;
+          }
+          if (ids.length > maxTokens) return;
+          yield;
+        }
       }
-      const words = preTokenize({ texts: [section.text], fromStart: section.start === 0 });
-      for (const word of words.texts) if (word !== '') this.#model.encode(word, ids);
     }
   }
 

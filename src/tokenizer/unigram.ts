@@ -1,6 +1,7 @@
 import { CharTrie } from './char-trie.js';
 import { byteFallback, type TokenModel, type UnknownPolicy } from './model.js';
 import type { Vocabulary } from './vocabulary.js';
+import type { Work } from './work.js';
 
 export interface UnigramParts extends UnknownPolicy {
   readonly vocabulary: Vocabulary;
@@ -14,6 +15,8 @@ export interface UnigramParts extends UnknownPolicy {
 const UNKNOWN_PENALTY = 10;
 /** Marks a character that no token covers. */
 const UNKNOWN = -1;
+/** UTF-16 units between two pauses, and before tokens are given out. */
+const PAUSE = 1024;
 
 /**
  * The unigram language model of Kudo 2018 (arXiv:1804.10959): of all ways to cut a word into tokens, the one whose
@@ -38,13 +41,24 @@ export class UnigramModel implements TokenModel {
     this.#unknownScore = (lowest === Number.POSITIVE_INFINITY ? 0 : lowest) - UNKNOWN_PENALTY;
   }
 
-  encode(word: string, out: number[]): void {
+  *encode(word: string, out: number[]): Work<void> {
     const { length } = word;
     const best = new Float64Array(length + 1).fill(Number.NEGATIVE_INFINITY); // [ends] largest sum up to there
     const starts = new Int32Array(length + 1); // [ends] where the last token of that path begins
     const tokens = new Int32Array(length + 1); // [ends] that token
     best[0] = 0;
-    for (let start = 0; start < length; ) {
+    let done = 0; // where the tokens that were given out end
+    let reached = 0; // where the last of all tokens met so far ends
+    for (let start = 0, pause = PAUSE; start < length; ) {
+      if (start >= pause) {
+        // All paths lead through here, as no token reaches across.
+        if (reached === start && tokens[start] !== UNKNOWN) {
+          yield* this.#collect(word, done, start, starts, tokens, out);
+          done = start;
+        }
+        pause = start + PAUSE;
+        yield;
+      }
       const width = word.codePointAt(start)! > 0xffff ? 2 : 1;
       let coversCharacter = false;
       for (let node = CharTrie.root, end = start; end < length; ) {
@@ -59,9 +73,10 @@ export class UnigramModel implements TokenModel {
       if (!coversCharacter) relax(start, start + width, UNKNOWN, this.#unknownScore);
       start += width;
     }
-    this.#collect(word, starts, tokens, out);
+    yield* this.#collect(word, done, length, starts, tokens, out);
 
     function relax(start: number, end: number, id: number, score: number): void {
+      if (end > reached) reached = end;
       const sum = best[start]! + score;
       if (sum <= best[end]!) return;
       best[end] = sum;
@@ -70,12 +85,24 @@ export class UnigramModel implements TokenModel {
     }
   }
 
-  /** Appends the best path, unknown stretches replaced. */
-  #collect(word: string, starts: Int32Array, tokens: Int32Array, out: number[]): void {
+  /** Appends the best path from `start` to `limit`, unknown stretches replaced. */
+  *#collect(
+    word: string,
+    start: number,
+    limit: number,
+    starts: Int32Array,
+    tokens: Int32Array,
+    out: number[],
+  ): Work<void> {
     const ends: number[] = [];
-    for (let end = word.length; end > 0; end = starts[end]!) ends.push(end);
+    for (let end = limit; end > start; end = starts[end]!) {
+      if (ends.push(end) % PAUSE === 0) yield;
+    }
     let unknownFrom = -1;
-    for (const end of ends.reverse()) {
+    ends.reverse();
+    for (let i = 0; i < ends.length; i++) {
+      if (i % PAUSE === PAUSE - 1) yield;
+      const end = ends[i]!;
       const id = tokens[end]!;
       if (id === UNKNOWN) {
         if (unknownFrom < 0) unknownFrom = starts[end]!;
@@ -85,7 +112,7 @@ export class UnigramModel implements TokenModel {
       unknownFrom = -1;
       out.push(id);
     }
-    if (unknownFrom >= 0) this.#unknown(word.slice(unknownFrom), out);
+    if (unknownFrom >= 0) this.#unknown(word.slice(unknownFrom, limit), out);
   }
 
   #unknown(text: string, out: number[]): void {

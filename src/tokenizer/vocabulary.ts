@@ -8,6 +8,7 @@ export const vocabularyLimits = { tokens: 1 << 20, merges: (1 << 21) - 1, tokenL
 export class Vocabulary {
   readonly #texts: (string | undefined)[] = []; // [size]
   readonly #ids = new TextTable((id) => this.#texts[id]!);
+  #longest = 0;
 
   private constructor() {}
 
@@ -42,6 +43,7 @@ export class Vocabulary {
     while (this.#texts.length < id) this.#texts.push(undefined); // a sparse array would be a hash table
     this.#texts[id] = text;
     this.#ids.add(text, id);
+    this.#longest = Math.max(this.#longest, text.length);
   }
 
   /** One more than the largest id. */
@@ -56,12 +58,12 @@ export class Vocabulary {
 
   /** The id of a text as the file spells it, or null. */
   id(text: string): number | null {
-    const id = this.#ids.find(text);
+    const id = this.find(text);
     return id < 0 ? null : id;
   }
 
   /** The id of text[start, end), or -1; for callers that look up many parts of texts. */
   find(text: string, start = 0, end = text.length): number {
-    return this.#ids.find(text, start, end);
+    return end - start > this.#longest ? -1 : this.#ids.find(text, start, end); // a word may be a whole book
   }
 }

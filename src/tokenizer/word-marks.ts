@@ -1,4 +1,4 @@
-import type { PreTokenizer } from './pre-tokenizer.js';
+import { type PreTokenizer, splitter, uncut } from './pre-tokenizer.js';
 import type { Vocabulary } from './vocabulary.js';
 
 /** What SentencePiece writes for a space: U+2581. */
@@ -16,7 +16,7 @@ const markedWords = /\u2581+[^\u2581]*|[^\u2581]+/g;
  */
 export function wordsAtMarks(vocabulary: Vocabulary, mayMerge: (id: number) => boolean): PreTokenizer {
   for (let id = 0; id < vocabulary.size; id++) {
-    if (mayMerge(id) && markInside.test(vocabulary.text(id) ?? '')) return (pieces) => pieces;
+    if (mayMerge(id) && markInside.test(vocabulary.text(id) ?? '')) return uncut;
   }
-  return ({ texts, fromStart }) => ({ texts: texts.flatMap((text) => text.match(markedWords) ?? []), fromStart });
+  return splitter(markedWords, 'Isolated');
 }

@@ -1,5 +1,6 @@
 import type { TokenModel } from './model.js';
 import type { Vocabulary } from './vocabulary.js';
+import type { Work } from './work.js';
 
 export interface WordPieceParts {
   readonly vocabulary: Vocabulary;
@@ -18,8 +19,13 @@ export class WordPieceModel implements TokenModel {
     this.#parts = parts;
   }
 
-  encode(word: string, out: number[]): void {
+  *encode(word: string, out: number[]): Work<void> {
     const { vocabulary, unknownId, continuingPrefix, maxCharacters } = this.#parts;
+    // A character has two units at most.
+    if (word.length > maxCharacters * 2) {
+      out.push(unknownId);
+      return;
+    }
     const characters = Array.from(word);
     const ids: number[] = [];
     let known = characters.length <= maxCharacters;
@@ -35,6 +41,7 @@ export class WordPieceModel implements TokenModel {
       if (id === null) known = false;
       else ids.push(id);
       start = end;
+      yield;
     }
     if (known) out.push(...ids);
     else out.push(unknownId);
@@ -51,7 +58,8 @@ export class WordLevelModel implements TokenModel {
     this.#unknownId = unknownId;
   }
 
-  encode(word: string, out: number[]): void {
+  // biome-ignore lint/correctness/useYield: a look-up is one piece
+  *encode(word: string, out: number[]): Work<void> {
     const id = this.#vocabulary.id(word) ?? this.#unknownId;
     if (id !== null) out.push(id);
   }

@@ -19,7 +19,7 @@ const SPACE = 32;
 
 /** Tokens are UTF-16 code units. */
 const prompts = {
-  promptIds({ prompt, tokenIds }: PromptRequest, limit: number): Int32Array {
+  readPrompt({ prompt, tokenIds }: PromptRequest, limit: number): Int32Array {
     const ids = prompt === undefined ? Int32Array.from(tokenIds!) : Int32Array.from(prompt, (c) => c.charCodeAt(0));
     if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
     if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
@@ -219,10 +219,10 @@ describe('TextEmbedder', () => {
   it('lets other work run while it reads many texts', async () => {
     const { loop } = setUp();
     const slow = {
-      promptIds(request: PromptRequest, limit: number) {
+      readPrompt(request: PromptRequest, limit: number) {
         const end = performance.now() + 2;
         while (performance.now() < end);
-        return prompts.promptIds(request, limit);
+        return prompts.readPrompt(request, limit);
       },
     };
     let turns = 0;
