@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { BlockPool } from '../../src/engine/block-pool.js';
 import type { EngineLoop } from '../../src/engine/engine-loop.js';
+import { PrefixCache } from '../../src/engine/prefix-cache.js';
 import type { TokenRequest } from '../../src/engine/sequence.js';
 import { expectedTokens, fakeLoop } from './fake-session.js';
 import { ids, prompt, request } from './requests.js';
@@ -15,6 +17,18 @@ async function cached(loop: EngineLoop, promptIds: number[], more: Partial<Token
 }
 
 describe('prefix cache', () => {
+  it('forgets the beginning of a very long prompt, and with it all the rest', () => {
+    const numBlocks = 50_000;
+    const pool = new BlockPool(numBlocks);
+    const cache = new PrefixCache(pool, 16, true);
+    const blocks = pool.allocate(numBlocks)!;
+    cache.enter('', blocks.map(String), blocks);
+    pool.release(blocks.toReversed()); // the first is given back first, as with a sliding window
+    expect(pool.allocate(1)).toEqual([blocks[0]]);
+    cache.checkIntegrity(new Set());
+    expect(pool.numIdle).toBe(0);
+  });
+
   it('finds whole blocks of what begins alike, and leaves the last token to be computed', async () => {
     const { loop } = fakeLoop(large);
     expect(await cached(loop, prompt(18))).toBe(0);
