@@ -16,6 +16,7 @@ export class EventStream {
   #pending = '';
   #scheduled = false;
   #quiet = false;
+  #drained: Promise<void> | null = null;
 
   /** Sends the head. `giveUp` is told why the client is given up; the connection is closed by then. */
   constructor(
@@ -50,6 +51,14 @@ export class EventStream {
     if (raw.writableLength + this.#pending.length <= this.limits.readerBytes) return;
     this.#flush();
     if (!raw.writableNeedDrain) return; // gone, or the system has taken it all
+    this.#drained ??= this.#drain().finally(() => {
+      this.#drained = null;
+    });
+    await this.#drained; // one wait for all prompts of the request
+  }
+
+  async #drain(): Promise<void> {
+    const raw = this.#raw;
     const { readerTimeoutMs } = this.limits;
     await new Promise<void>((resolve, reject) => {
       const done = () => {

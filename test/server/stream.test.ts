@@ -221,6 +221,18 @@ describe('a client that does not read', () => {
     await expect.poll(connections).toBe(0);
   });
 
+  it('is waited for once, however many prompts it has', async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => void warnings.push(warning);
+    process.on('warning', onWarning);
+    onTestFinished(() => void process.off('warning', onWarning));
+    const { port, model } = await start({ limits: { readerTimeoutMs: 200 } });
+    model.reply = long;
+    rawPost(port, '/v1/completions', { prompt: Array(20).fill('a'), max_tokens: long.length, stream: true }).pause();
+    await expect.poll(() => model.aborted, { timeout: 10_000 }).toBe(20);
+    expect(warnings.map(({ message }) => message)).toEqual([]);
+  });
+
   it('of a whole answer is given up too', async () => {
     const { app, port, model } = await start({ limits: { readerTimeoutMs: 200 } });
     model.reply = '\u20ac'.repeat(200_000);
