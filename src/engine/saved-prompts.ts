@@ -50,6 +50,7 @@ export class SavedPrompts {
   /** Something was worth saving or reading. */
   #wasUseful = false;
   #canSave = true;
+  #isClosed = false;
   #onArrival: () => void = () => undefined;
   #timer: NodeJS.Timeout | null = null;
   #saving: Promise<void> | null = null;
@@ -95,7 +96,7 @@ export class SavedPrompts {
 
   /** The last request has ended: after a while without another one, what is worth it is saved. */
   saveWhenIdle(): void {
-    if (this.#timer !== null || this.#unsaved.size === 0 || !this.#canSave) return;
+    if (this.#timer !== null || this.#unsaved.size === 0 || !this.#canSave || this.#isClosed) return;
     this.#timer = setTimeout(() => {
       this.#timer = null;
       this.#saving ??= this.#saveAll(this.isIdle).finally(() => {
@@ -107,6 +108,7 @@ export class SavedPrompts {
 
   /** Saves what is left. The session is still there, and gets no more requests. */
   async close(): Promise<void> {
+    this.#isClosed = true; // a step in flight may end later than this begins
     this.#stopTimer();
     await Promise.all([this.#saving, ...Array.from(this.#reading.values(), ({ done }) => done)]);
     const last = this.#wasUseful ? null : this.#nodeOfPrompt(this.#last);

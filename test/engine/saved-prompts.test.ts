@@ -411,3 +411,24 @@ it('leaves every answer right and every block accounted for, whatever comes at w
   }
   expect(restored).toBeGreaterThan(12);
 });
+
+it('saves each prompt once, and nothing after the session is gone, when a step outlasts the order to end', async () => {
+  const { loop, session, warnings } = open(newFolder(), { idleMs: 0 });
+  const other = shared.map((id) => id + 1);
+  for (const prompt of [shared, other]) for (const end of ends) await ask(loop, [...prompt, ...end]);
+  session.beforeSaved = async () => {
+    expect(session.disposed).toBe(false);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  };
+  void loop.submit({
+    promptIds: Int32Array.from(ends[0]!),
+    maxTokens: 9,
+    sampling: resolveSampling({}, VOCAB),
+    stopIds: new Set(),
+  });
+  await loop.dispose();
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  expect(session.saved).toHaveLength(2);
+  expect(new Set(session.saved).size).toBe(2);
+  expect(warnings).toEqual([]);
+});
