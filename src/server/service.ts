@@ -43,7 +43,7 @@ export class Service {
         this.#model = model;
       },
       (error: unknown) => {
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = reasonOf(error, this.modelName);
         this.#model = new EngineError('MODEL_UNAVAILABLE', { reason }, { cause: error });
       },
     );
@@ -116,6 +116,12 @@ export class Service {
       this.activity.end(scope);
     }
   }
+}
+
+/** Whoever asks /health needs no key, so where the model's file lies is left out. */
+function reasonOf(error: unknown, modelName: string): string {
+  if (error instanceof EngineError) return apiError(error, modelName).body.error.message;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Of all strings in a value that was JSON, in UTF-16 code units; no deeper than a body may nest. */

@@ -158,6 +158,14 @@ describe('while there is no model', () => {
     expect(json.error.message).toContain('the disk is gone');
   });
 
+  it('/health names no path of the machine', async () => {
+    const missing = new EngineError('FILE_NOT_FOUND', { what: 'model', path: '/home/somebody/secret.gguf' });
+    const { url } = await start({ model: Promise.reject(missing) });
+    const { json } = await send(`${url}/health`);
+    expect(json.error.message).toContain('model test/model does not exist');
+    expect(json.error.message).not.toContain('somebody');
+  });
+
   it('a server that drains refuses new requests and finishes those in progress', async () => {
     const { app, url, model } = await start();
     let go: () => void = () => undefined;
