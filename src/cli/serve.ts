@@ -16,7 +16,7 @@ import { type LogLevel, logLevels, openLog, RequestLog, withPromptLog } from '..
 import { createServer } from '../server/server.js';
 import { openTelemetry } from '../server/telemetry.js';
 import { readApiKeys } from './api-keys.js';
-import { choice, loadFlags, number, repeatable } from './flags.js';
+import { choice, loadFlags, number, promptCacheFlag, repeatable } from './flags.js';
 import { note } from './output.js';
 
 const defaults = {
@@ -71,7 +71,7 @@ export function serveCommand(): Command {
     number('--drain-timeout <seconds>', 'time for running requests to end after SIGTERM').default(
       defaults.drainTimeout,
     ),
-    new Option('--prompt-cache <folder>', 'keep beginnings of prompts on disk, so that a restart is warm'),
+    promptCacheFlag(),
     new Option('--no-prefix-cache', 'compute every prompt anew'),
     new Option('--no-playground', 'no web page at /'),
     choice('--log-level <level>', 'lines on stderr', logLevels).default(defaults.logLevel),
@@ -149,7 +149,12 @@ async function load(flags: ServeFlags, log: Logger, signal: AbortSignal): Promis
   if (engine.fallbackReason !== null) log.warn(engine.fallbackReason);
   // The first steps read the weights from their file and compile this program's code: 280 ms for the first token of the
   // embedded model on a busy machine, and 1 ms for those of later requests. Nobody should have to wait for that.
-  await engine.complete({ tokenIds: [0], maxTokens: WARM_UP_TOKENS, ignoreEos: true, signal });
+  try {
+    await engine.complete({ tokenIds: [0], maxTokens: WARM_UP_TOKENS, ignoreEos: true, signal });
+  } catch (error) {
+    await engine.dispose(); // nobody else gets to know it
+    throw error;
+  }
   const { backend, contextSize, loadMs } = engine;
   const fields = { backend, context_size: contextSize, batch_size: batchSize, max_sequences: flags.maxSequences };
   log.info({ model: engine.model.name, ...fields, load_ms: Math.round(loadMs) }, 'ready');
