@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 
 const MOST_NEIGHBOURS = 256;
 
@@ -11,10 +11,7 @@ const BUSY_LOOP = 'const parent = process.ppid; while (process.ppid === parent);
  * OPTION_INVALID.
  */
 export async function withNeighbours<Result>(count: number, run: () => Promise<Result>): Promise<Result> {
-  if (!Number.isInteger(count) || count < 0 || count > MOST_NEIGHBOURS) {
-    const expected = `a whole number from 0 to ${MOST_NEIGHBOURS}`;
-    throw new EngineError('OPTION_INVALID', { option: '--neighbours', value: count, expected });
-  }
+  wholeNumber('--neighbours', count, 0, MOST_NEIGHBOURS);
   const loops = Array.from({ length: count }, () =>
     spawn(process.execPath, ['-e', BUSY_LOOP], { stdio: 'ignore' }).on('error', () => undefined),
   );

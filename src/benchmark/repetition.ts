@@ -1,4 +1,5 @@
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 
 /** Measures once and gives a rate or a time. */
 export type Measurement = () => Promise<number>;
@@ -8,8 +9,7 @@ const MAX_RUNS = 1000;
 
 /** Throws OPTION_INVALID. */
 export function checkRuns(option: string, runs: number): void {
-  if (Number.isInteger(runs) && runs >= 1 && runs <= MAX_RUNS) return;
-  throw new EngineError('OPTION_INVALID', { option, value: runs, expected: `a whole number from 1 to ${MAX_RUNS}` });
+  wholeNumber(option, runs, 1, MAX_RUNS);
 }
 
 /**

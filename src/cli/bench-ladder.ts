@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import { nativeInfo } from '../backend/native.js';
-import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import { drawBarChart } from '../benchmark/bar-chart.js';
 import { climbLadder } from '../benchmark/ladder.js';
 import { checkRuns } from '../benchmark/repetition.js';
@@ -47,10 +47,7 @@ export function ladderCommand(): Command {
 async function ladder(flags: LadderFlags): Promise<void> {
   const { runs = 3, promptTokens = 128, generatedTokens = 32, qualityTokens = 2048 } = flags;
   checkRuns('--runs', runs);
-  if (!Number.isInteger(qualityTokens) || qualityTokens < 2 || qualityTokens > MAX_QUALITY_TOKENS) {
-    const expected = `a whole number from 2 to ${MAX_QUALITY_TOKENS}`;
-    throw new EngineError('OPTION_INVALID', { option: '--quality-tokens', value: qualityTokens, expected });
-  }
+  wholeNumber('--quality-tokens', qualityTokens, 2, MAX_QUALITY_TOKENS);
   const threads = flags.threads ?? nativeInfo().threads.threads;
   const content = flags.file === undefined ? undefined : await readPrompt({ promptFile: flags.file });
   const measure = async (model: string, signal: AbortSignal) => {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { Argument, Command, Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import { writeSyntheticModel } from '../synthetic/model.js';
 import { type ShapeName, shapeNames } from '../synthetic/shapes.js';
 import { type SyntheticType, syntheticTypeNames } from '../synthetic/types.js';
@@ -43,10 +44,7 @@ export async function makeSynthetic(
   { type = 'q4_0', seed = 0 }: { readonly type?: SyntheticType | undefined; readonly seed?: number | undefined },
   signal: AbortSignal,
 ): Promise<void> {
-  if (!Number.isInteger(seed) || seed < 0 || seed > MAX_SEED) {
-    const expected = `a whole number from 0 to ${MAX_SEED}`;
-    throw new EngineError('OPTION_INVALID', { option: '--seed', value: seed, expected });
-  }
+  wholeNumber('--seed', seed, 0, MAX_SEED);
   const bar = new ProgressBar(`writing ${shape} ${type}`);
   let size = 0;
   try {

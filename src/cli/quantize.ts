@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { threadCount } from '../backend/thread-count.js';
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import { type CalibrationText, MAX_CALIBRATION_TOKENS, MIN_CALIBRATION_TOKENS } from '../conversion/calibration.js';
 import { quantiseModel } from '../conversion/quantise-model.js';
 import type { QuantisationSummary, Totals } from '../conversion/summary.js';
@@ -49,11 +50,7 @@ export function quantizeCommand(): Command {
 
 async function quantize(input: string, output: string, flags: QuantizeFlags): Promise<void> {
   const types = typesOf(flags);
-  const threads = flags.threads ?? threadCount().threads;
-  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
-    const expected = `a whole number from 1 to ${MAX_THREADS}`;
-    throw new EngineError('OPTION_INVALID', { option: '--threads', value: threads, expected });
-  }
+  const threads = wholeNumber('--threads', flags.threads ?? threadCount().threads, 1, MAX_THREADS);
   const calibration = await calibrationText(input, flags);
   const start = performance.now();
   const bar = new ProgressBar(`quantising to ${types.layers}`);
@@ -116,11 +113,7 @@ async function calibrationText(model: string, flags: QuantizeFlags): Promise<Cal
     const expected = 'a text file, which --method gptq needs';
     throw new EngineError('OPTION_INVALID', { option: '--calibration', value: undefined, expected });
   }
-  const [least, most] = [MIN_CALIBRATION_TOKENS, MAX_CALIBRATION_TOKENS];
-  if (!Number.isInteger(calibrationTokens) || calibrationTokens < least || calibrationTokens > most) {
-    const expected = `a whole number from ${least} to ${most}`;
-    throw new EngineError('OPTION_INVALID', { option: '--calibration-tokens', value: calibrationTokens, expected });
-  }
+  wholeNumber('--calibration-tokens', calibrationTokens, MIN_CALIBRATION_TOKENS, MAX_CALIBRATION_TOKENS);
   const tokenizer = await openTokenizer(model);
   const text = await readPrompt({ promptFile: calibration });
   const tokenIds = tokenizer.encode(text, { addSpecialTokens: false });

@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import { Command, Option } from 'commander';
 import type { Logger } from 'pino';
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import { openModel } from '../formats/hub.js';
 import { embeddedModel, requireEmbeddedModel } from '../library/embedded-model.js';
 import { Engine } from '../library/engine.js';
@@ -173,16 +174,11 @@ const SECONDS_OF_A_DAY = 86_400;
 
 /** What only the server knows; the engine checks its own options. */
 function checkFlags(flags: ServeFlags): void {
-  const check = (option: string, value: number, lowest: number, highest: number) => {
-    if (Number.isInteger(value) && value >= lowest && value <= highest) return;
-    const expected = `a whole number from ${lowest} to ${highest}`;
-    throw new EngineError('OPTION_INVALID', { option, value, expected });
-  };
-  check('--port', flags.port, 0, 65_535);
-  check('--max-queue', flags.maxQueue, 1, 1_000_000);
-  check('--max-per-key', flags.maxPerKey, 1, 1_000_000);
-  check('--request-timeout', flags.requestTimeout, 1, SECONDS_OF_A_DAY);
-  check('--drain-timeout', flags.drainTimeout, 0, SECONDS_OF_A_DAY);
+  wholeNumber('--port', flags.port, 0, 65_535);
+  wholeNumber('--max-queue', flags.maxQueue, 1, 1_000_000);
+  wholeNumber('--max-per-key', flags.maxPerKey, 1, 1_000_000);
+  wholeNumber('--request-timeout', flags.requestTimeout, 1, SECONDS_OF_A_DAY);
+  wholeNumber('--drain-timeout', flags.drainTimeout, 0, SECONDS_OF_A_DAY);
   for (const origin of flags.corsOrigin ?? []) {
     if (origin === '*' || (URL.canParse(origin) && new URL(origin).origin === origin)) continue;
     const expected = 'an origin as browsers send it, such as https://example.com, or *';

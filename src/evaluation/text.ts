@@ -1,7 +1,7 @@
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import type { Engine } from '../library/engine.js';
 import type { Tokenizer } from '../tokenizer/tokenizer.js';
-import { wholeNumber } from './windows.js';
 
 /** What evaluation needs of an engine. */
 export type EvaluatedModel = Pick<Engine, 'model' | 'contextSize' | 'tokenizer' | 'logits'>;

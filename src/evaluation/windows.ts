@@ -1,4 +1,5 @@
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 
 /** A piece of the text that is given to the model at once. All numbers count tokens of the text, from its beginning. */
 export interface Window {
@@ -63,10 +64,4 @@ export class WindowPlan {
       end: Math.min(start + this.#textTokens, this.numTokens),
     };
   }
-}
-
-/** Throws OPTION_INVALID. */
-export function wholeNumber(option: string, value: number, min: number, max: number): number {
-  if (Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new EngineError('OPTION_INVALID', { option, value, expected: `a whole number from ${min} to ${max}` });
 }

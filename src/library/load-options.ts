@@ -2,6 +2,7 @@ import type { SessionLimits } from '../backend/backend.js';
 import { DEFAULT_KV_DTYPE, type KvDType, kvDtypes } from '../backend/kv-dtype.js';
 import type { Activations } from '../backend/op.js';
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import type { LoopOptions } from '../engine/engine-loop.js';
 import type { ModelConfig } from '../model/config.js';
 import { type QuantisedTypes, quantisedTypes } from '../model/quantised-types.js';
@@ -110,11 +111,6 @@ export function loopOptions(
 export function typesAtLoad({ quantize = 'none' }: Pick<LoadOptions, 'quantize'>): QuantisedTypes | undefined {
   const type = oneOf('quantize', quantize, ['none', 'int8', 'int4']);
   return type === 'none' ? undefined : quantisedTypes[type];
-}
-
-function wholeNumber(option: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new EngineError('OPTION_INVALID', { option, value, expected: `a whole number from ${least} to ${most}` });
 }
 
 /** Throws OPTION_INVALID unless the value is one of the choices. */

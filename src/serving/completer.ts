@@ -1,4 +1,5 @@
 import { EngineError } from '../base/errors.js';
+import { wholeNumber } from '../base/whole-number.js';
 import type { EngineLoop } from '../engine/engine-loop.js';
 import { resolveSampling, type SamplingOptions } from '../engine/sampler.js';
 import type { FinishReason } from '../engine/sequence.js';
@@ -303,15 +304,7 @@ function checkIds(tokenIds: ArrayLike<number>, start: number, end: number, vocab
 
 function resolveMaxTokens(maxTokens: number | undefined, room: number): number {
   // The answer ends with finish reason `length` when the context is full.
-  return maxTokens === undefined
-    ? room
-    : Math.min(wholeNumber('maxTokens', maxTokens, 1, Number.MAX_SAFE_INTEGER), room);
-}
-
-function wholeNumber(option: string, value: number, least: number, most: number): number {
-  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-  const expected = `a whole number from ${least}${most < Number.MAX_SAFE_INTEGER ? ` to ${most}` : ''}`;
-  throw new EngineError('OPTION_INVALID', { option, value, expected });
+  return maxTokens === undefined ? room : Math.min(wholeNumber('maxTokens', maxTokens, 1), room);
 }
 
 /** Characters of a long prompt take time; token ids do not. */
