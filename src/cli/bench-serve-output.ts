@@ -7,20 +7,20 @@ import { commandLine, formatColumns, machineLine, writeText } from './bench-outp
 import { formatBytes, note, Output } from './output.js';
 
 /** What is known of a model behind a URL. */
-export interface ServedModel {
+export interface RemoteModel {
   readonly name: string;
 }
 
 /** What `--json` writes. */
 export interface ServeReport extends Omit<BenchReport, 'model' | 'rows'> {
-  readonly model: BenchModel | ServedModel;
+  readonly model: BenchModel | RemoteModel;
   readonly seed: number;
   readonly rows: readonly ServeRow[];
 }
 
 /** Throws FILE_UNWRITABLE. */
 export async function printServeReport(
-  model: BenchModel | ServedModel,
+  model: BenchModel | RemoteModel,
   seed: number,
   rows: readonly ServeRow[],
   json: string | true | undefined,

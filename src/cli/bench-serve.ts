@@ -18,7 +18,7 @@ import { readModelConfig } from '../model/load.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
 import { jsonFlag } from './bench-output.js';
 import { type LoadShape, loadFlagsOfServe, loadPoints, loadShapeOf, type ServeLoadFlags } from './bench-serve-load.js';
-import { printServeReport, type ServedModel } from './bench-serve-output.js';
+import { printServeReport, type RemoteModel } from './bench-serve-output.js';
 import { type BenchLoadFlags, benchLoadFlags, loadArguments, loadOptionsOf, thisProgram } from './bench-speed.js';
 import { number } from './flags.js';
 import { withInterrupt } from './interrupt.js';
@@ -135,7 +135,7 @@ async function measureUrl(
 
 async function measure(
   servers: readonly Contender[],
-  model: BenchModel | ServedModel,
+  model: BenchModel | RemoteModel,
   target: Parameters<typeof loadPoints>[1],
   shape: LoadShape,
   flags: ServeFlags,

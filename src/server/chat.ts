@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { responseHead } from './answer.js';
 import { type ChatBody, chatRequest, chatSchema } from './chat-request.js';
 import { ChatStyle } from './chat-response.js';
-import { complete, stream } from './generation.js';
+import { complete, stream } from './job.js';
 import { parametersOf } from './sampling-fields.js';
 import type { Service } from './service.js';
 import { checkStreamOptions } from './stream-options.js';

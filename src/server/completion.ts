@@ -3,7 +3,7 @@ import type { CompletionRequest } from '../serving/completer.js';
 import { responseHead } from './answer.js';
 import { type CompletionBody, completionRequests, completionSchema } from './completion-request.js';
 import { CompletionStyle } from './completion-response.js';
-import { complete, stream } from './generation.js';
+import { complete, stream } from './job.js';
 import { parametersOf } from './sampling-fields.js';
 import type { Service } from './service.js';
 import { checkStreamOptions } from './stream-options.js';

@@ -8,7 +8,7 @@ import type { RequestScope } from './request-scope.js';
 import { EventStream } from './sse.js';
 
 /** Prompts of one HTTP request with n answers each; choice p · n + i is answer i to prompt p. */
-export interface Generation {
+export interface Job {
   readonly requests: readonly CompletionRequest[];
   readonly n: number;
   readonly style: AnswerStyle;
@@ -18,7 +18,7 @@ export interface Generation {
 type OnEvent = (choice: number, event: CompletionEvent) => void | Promise<void>;
 
 /** Runs all prompts at once. The first that fails ends the others. Resolves to what they took together. */
-async function run(model: Completer, job: Generation, scope: RequestScope, onEvent: OnEvent): Promise<Usage> {
+async function run(model: Completer, job: Job, scope: RequestScope, onEvent: OnEvent): Promise<Usage> {
   const outcomes: (Outcome | undefined)[] = [];
   const answer = async (request: CompletionRequest, prompt: number) => {
     for await (const event of model.generate({ ...request, tenant: scope.tenant, signal: scope.signal })) {
@@ -45,7 +45,7 @@ async function run(model: Completer, job: Generation, scope: RequestScope, onEve
 }
 
 /** A prompt is counted once, however many answers it has. */
-function usageOf(outcomes: readonly (Outcome | undefined)[], job: Generation): Usage {
+function usageOf(outcomes: readonly (Outcome | undefined)[], job: Job): Usage {
   const total = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 };
   for (const choice of choicesOf(job)) {
     const usage = outcomes[choice]?.usage;
@@ -58,12 +58,12 @@ function usageOf(outcomes: readonly (Outcome | undefined)[], job: Generation): U
   return total;
 }
 
-function choicesOf(job: Generation): readonly number[] {
+function choicesOf(job: Job): readonly number[] {
   return Array.from({ length: job.requests.length * job.n }, (_, choice) => choice);
 }
 
 /** The whole answer at once. */
-export async function complete(model: Completer, job: Generation, scope: RequestScope): Promise<object> {
+export async function complete(model: Completer, job: Job, scope: RequestScope): Promise<object> {
   const answers = choicesOf(job).map(() => new Answer());
   const usage = await run(model, job, scope, (choice, event) => answers[choice]!.add(event));
   return job.style.whole(answers, usage);
@@ -79,7 +79,7 @@ export interface StreamContext {
 /** The answer as it is made. What fails once the stream is open is sent as its last event, and then thrown. */
 export async function stream(
   model: Completer,
-  job: Generation,
+  job: Job,
   scope: RequestScope,
   reply: FastifyReply,
   { limits, modelName, includeUsage }: StreamContext,
