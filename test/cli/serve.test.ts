@@ -86,7 +86,8 @@ describe('engine serve', () => {
     const statuses: number[] = [];
     while (statuses.at(-1) !== 200 && statuses.length < 1000) statuses.push((await fetch(`${url}/health`)).status);
     expect(new Set(statuses.slice(0, -1))).toEqual(new Set(statuses.length > 1 ? [503] : []));
-    expect(server.lines.map(({ msg }) => msg).slice(0, 2)).toEqual([`listening on ${url}`, 'ready']);
+    // The log is written beside the answers, a moment after or before.
+    await expect.poll(() => server.lines.map(({ msg }) => msg).slice(0, 2)).toEqual([`listening on ${url}`, 'ready']);
 
     const metrics = async () => (await fetch(`${url}/metrics`)).text();
     const generated = async () => Number(/^vllm:generation_tokens_total\{.*\} (\d+)$/m.exec(await metrics())![1]);
