@@ -161,6 +161,11 @@ export class Engine implements ServedModel, AsyncDisposable {
     return this.#completer.promptIds(request);
   }
 
+  /** The same without holding the event loop: what is short is there at once. Throws ABORTED too. */
+  readPrompt(request: PromptRequest, signal?: AbortSignal): Int32Array | Promise<Int32Array> {
+    return this.#completer.readPrompt(request, undefined, signal);
+  }
+
   /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING and what the template throws. */
   applyTemplate(request: PromptRequest): string {
     return this.#completer.applyTemplate(request);
@@ -169,6 +174,11 @@ export class Engine implements ServedModel, AsyncDisposable {
   /** Token ids of a text, with the tokens that the model expects around it unless told otherwise. Throws TOKENIZER_MISSING. */
   encode(text: string, options: { readonly addSpecialTokens?: boolean } = {}): Int32Array {
     return this.tokenizer.encode(text, options);
+  }
+
+  /** The same without holding the event loop: what is short is there at once. */
+  readText(text: string, options: { readonly addSpecialTokens?: boolean } = {}): Int32Array | Promise<Int32Array> {
+    return this.#completer.readText(text, options);
   }
 
   /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */

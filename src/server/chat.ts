@@ -20,7 +20,7 @@ export function chatRoute(app: FastifyInstance, service: Service): void {
       const style = new ChatStyle(responseHead('chatcmpl', modelName, service.fingerprint), {
         logprobs: body.logprobs ?? false,
         includeUsage,
-        promptIds: body.return_token_ids === true ? [...model.promptIds(chat)] : null,
+        promptIds: body.return_token_ids === true ? [...(await model.readPrompt(chat, scope.signal))] : null,
       });
       const job = { requests: [chat], n: body.n ?? 1, style };
       if (body.stream !== true) return complete(model, job, scope);

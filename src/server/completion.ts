@@ -25,12 +25,16 @@ export function completionRoute(app: FastifyInstance, service: Service): void {
       for (const { prompt } of requests) service.checkLength(prompt);
       const echoed = ({ prompt, tokenIds }: CompletionRequest) => prompt ?? model.decode(tokenIds!);
       const { n = 1 } = body;
+      const promptIds: number[][] = [];
+      for (const one of body.return_token_ids === true ? requests : []) {
+        promptIds.push([...(await model.readPrompt(one, scope.signal))]);
+      }
       const style = new CompletionStyle(responseHead('cmpl', modelName, service.fingerprint), {
         logprobs: body.logprobs !== undefined,
         includeUsage,
         n,
         echo: body.echo === true ? requests.map(echoed) : null,
-        promptIds: body.return_token_ids === true ? requests.map((one) => [...model.promptIds(one)]) : null,
+        promptIds: body.return_token_ids === true ? promptIds : null,
       });
       const job = { requests, n, style };
       if (body.stream !== true) return complete(model, job, scope);

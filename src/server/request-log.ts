@@ -96,9 +96,9 @@ function rounded(value: number): number {
 export function withPromptLog(model: ServedModel, log: Logger): ServedModel {
   return {
     contextSize: model.contextSize,
-    promptIds: (request) => model.promptIds(request),
+    readPrompt: (request, signal) => model.readPrompt(request, signal),
     applyTemplate: (request) => model.applyTemplate(request),
-    encode: (text, options) => model.encode(text, options),
+    readText: (text, options) => model.readText(text, options),
     decode: (tokenIds) => model.decode(tokenIds),
     stats: () => model.stats(),
     generate: (request: CompletionRequest) => {

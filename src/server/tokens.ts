@@ -47,7 +47,7 @@ export function tokenRoutes(app: FastifyInstance, service: Service): void {
   app.post<{ Body: TokenizeBody }>('/tokenize', { schema: { body: tokenizeSchema(limits) } }, async ({ body }) => {
     service.checkModel(body.model);
     checkSupported('tokenize', body);
-    const tokens = [...idsOf(service, body)];
+    const tokens = [...(await idsOf(service, body))];
     return { tokens, count: tokens.length, max_model_len: service.model.contextSize };
   });
 
@@ -68,19 +68,19 @@ export function tokenRoutes(app: FastifyInstance, service: Service): void {
   );
 }
 
-function idsOf(service: Service, body: TokenizeBody): Int32Array {
+function idsOf(service: Service, body: TokenizeBody): Int32Array | Promise<Int32Array> {
   const { messages, content, prompt } = body;
   const given = [messages, content, prompt].filter((field) => field !== undefined).length;
   if (given !== 1) {
     const expected = 'exactly one of prompt, content and messages';
     throw new EngineError('OPTION_INVALID', { option: 'prompt', value: prompt, expected });
   }
-  if (messages !== undefined) return service.model.promptIds(chatOf(service, { ...body, messages }));
+  if (messages !== undefined) return service.model.readPrompt(chatOf(service, { ...body, messages }));
   const all = (content ?? prompt)!;
   service.checkLength(all);
   // llama.cpp adds nothing unless told to, vLLM adds unless told not to.
   const addSpecialTokens = body.add_special ?? body.add_special_tokens ?? content === undefined;
-  return service.model.encode(all, { addSpecialTokens });
+  return service.model.readText(all, { addSpecialTokens });
 }
 
 function chatOf(service: Service, { messages, chat_template_kwargs }: TemplateBody) {

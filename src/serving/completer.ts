@@ -6,7 +6,7 @@ import type { FinishReason } from '../engine/sequence.js';
 import type { SampledToken, TokenTimes } from '../engine/token-stream.js';
 import type { ChatMessage, ChatTemplate } from '../tokenizer/chat-template.js';
 import { textsIn } from '../tokenizer/content-marks.js';
-import type { Tokenizer } from '../tokenizer/tokenizer.js';
+import type { EncodeOptions, Tokenizer } from '../tokenizer/tokenizer.js';
 import { finish, type Work, WorkQueue } from '../tokenizer/work.js';
 import { AnswerText } from './answer-text.js';
 import { resolveStopStrings, StopStrings } from './stop-strings.js';
@@ -154,6 +154,13 @@ export class TextCompleter implements Completer {
     return isShort(request)
       ? this.promptIds(request, limit)
       : this.#reading.run(this.#promptWork(request, limit, limit), signal);
+  }
+
+  /** Token ids of a text, read as prompts are. Throws TOKENIZER_MISSING. */
+  readText(text: string, options: EncodeOptions = {}): Int32Array | Promise<Int32Array> {
+    if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
+    const work = this.tokenizer.encodeWork(text, options);
+    return text.length <= SHORT_PROMPT ? finish(work) : this.#reading.run(work);
   }
 
   /** @param enough tokens after which the rest is not read */

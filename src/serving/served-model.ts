@@ -8,12 +8,15 @@ export type { EngineStats } from '../engine/engine-stats.js';
 export interface ServedModel extends Completer, Embedder {
   /** Tokens of prompt and answer together. */
   readonly contextSize: number;
-  /** Token ids of a request's prompt, checked. Throws what generate() would throw for it. */
-  promptIds(request: PromptRequest): Int32Array;
+  /**
+   * Token ids of a request's prompt, checked; a long one does not hold the event loop. Throws what generate() would
+   * throw for it, and ABORTED.
+   */
+  readPrompt(request: PromptRequest, signal?: AbortSignal): Int32Array | Promise<Int32Array>;
   /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING. */
   applyTemplate(request: PromptRequest): string;
   /** Token ids of a text, with the tokens that the model expects around it unless told otherwise. Throws TOKENIZER_MISSING. */
-  encode(text: string, options?: { readonly addSpecialTokens?: boolean }): Int32Array;
+  readText(text: string, options?: { readonly addSpecialTokens?: boolean }): Int32Array | Promise<Int32Array>;
   /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */
   decode(tokenIds: ArrayLike<number>): string;
   stats(): EngineStats;

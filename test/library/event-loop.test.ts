@@ -112,6 +112,18 @@ describe('a long prompt', () => {
     expect(engine.stats().steps).toBe(0);
   });
 
+  it('of which only the ids are wanted is read in pieces too, a short one at once', async () => {
+    await using engine = await load();
+    const text = 'once upon a time '.repeat(400);
+    const read = engine.readText(text, { addSpecialTokens: false });
+    expect(read).toBeInstanceOf(Promise);
+    expect(await read).toEqual(engine.encode(text, { addSpecialTokens: false }));
+    expect(engine.readText('once')).toEqual(engine.encode('once'));
+    expect(engine.readPrompt({ prompt: 'once' })).toEqual(engine.promptIds({ prompt: 'once' }));
+    const abort = AbortSignal.abort();
+    await expect(engine.readPrompt({ prompt: text }, abort)).rejects.toMatchObject({ code: 'ABORTED' });
+  });
+
   it('has the ids that it has when it is read at once, many of them together', async () => {
     await using engine = await Engine.load({ contextSize: 1024 });
     const prompts = [1, 2, 3].map((n) => `${n} ${'something because '.repeat(300)}`);

@@ -23,7 +23,7 @@ export class FakeModel implements ServedModel {
   aborted = 0;
 
   async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
-    const prompt = this.promptIds(request);
+    const prompt = this.readPrompt(request);
     if (request.topK === 777) throw new EngineError('OPTION_INVALID', { option: 'topK', value: 777, expected: 'less' });
     this.requests.push(request);
     this.running++;
@@ -66,9 +66,10 @@ export class FakeModel implements ServedModel {
     }
   }
 
-  promptIds(request: PromptRequest): Int32Array {
+  readPrompt(request: PromptRequest): Int32Array {
     const { prompt, tokenIds } = request;
-    const ids = tokenIds === undefined ? this.encode(prompt ?? this.applyTemplate(request)) : Int32Array.from(tokenIds);
+    const ids =
+      tokenIds === undefined ? this.readText(prompt ?? this.applyTemplate(request)) : Int32Array.from(tokenIds);
     const limit = this.contextSize - 1;
     if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
     if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
@@ -84,7 +85,7 @@ export class FakeModel implements ServedModel {
     return kwargs.join('') + messages!.map(({ role, content }) => `${role[0]}:${content}|`).join('');
   }
 
-  encode(text: string, { addSpecialTokens = true } = {}): Int32Array {
+  readText(text: string, { addSpecialTokens = true } = {}): Int32Array {
     const codes = Array.from(text, (letter) => letter.charCodeAt(0) % VOCAB_SIZE);
     return Int32Array.from(addSpecialTokens ? [1, ...codes] : codes);
   }

@@ -68,9 +68,9 @@ describe('the log of requests', () => {
 describe('the log of prompts', () => {
   const model: ServedModel = {
     contextSize: 8,
-    promptIds: () => Int32Array.of(1),
+    readPrompt: () => Int32Array.of(1),
     applyTemplate: () => '',
-    encode: () => Int32Array.of(1),
+    readText: () => Int32Array.of(1),
     decode: () => '',
     stats: () => engineStats,
     generate: async function* () {
