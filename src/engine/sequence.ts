@@ -40,9 +40,9 @@ const PRIORITY_MS = 10_000;
 
 /** The token-level life of one answer: which tokens are known, how many are computed, which blocks hold them. */
 export class Sequence {
-  readonly #tokenIds: Int32Array; // prompt, then generated tokens; the first numTokens are valid
+  #tokenIds: Int32Array; // prompt, then generated tokens; the first numTokens are valid. The request's own until it grows
   #numTokens: number;
-  readonly #blocks: Int32Array; // the first numBlocks are valid; −1 once the block has left every sliding window
+  #blocks: Int32Array = new Int32Array(0); // the first numBlocks are valid; −1 once the block has left every sliding window
   #numBlocks = 0;
   readonly #blockKeys: string[] = [];
   readonly promptLength: number;
@@ -82,11 +82,9 @@ export class Sequence {
     /** Which of the answers to its prompt. */
     readonly choice = 0,
   ) {
-    this.#tokenIds = new Int32Array(promptIds.length + maxTokens);
-    this.#tokenIds.set(promptIds);
+    this.#tokenIds = promptIds;
     this.#numTokens = promptIds.length;
     this.promptLength = promptIds.length;
-    this.#blocks = new Int32Array(Math.ceil(this.maxSlots / blockSize));
     this.sampling = wanted.kind === 'tokens' ? wanted.sampling : null;
     this.samplingRecord = this.sampling ? samplingRecord(this.sampling, choice, promptIds.length) : unsampledRecord();
     this.tenant = standing.tenant ?? '';
@@ -109,7 +107,7 @@ export class Sequence {
 
   /** KV slots the sequence can ever need: the last token it may generate is never fed back. */
   get maxSlots(): number {
-    return Math.max(this.promptLength, this.#tokenIds.length - 1);
+    return Math.max(this.promptLength, this.promptLength + this.maxTokens - 1);
   }
 
   /** Whether results are wanted of every token, which then has to be computed here. */
@@ -129,6 +127,9 @@ export class Sequence {
   }
 
   append(id: number): void {
+    if (this.#numTokens === this.#tokenIds.length) {
+      this.#tokenIds = grown(this.#tokenIds, this.#numTokens + 1, this.promptLength + this.maxTokens);
+    }
     this.#tokenIds[this.#numTokens++] = id;
   }
 
@@ -153,10 +154,12 @@ export class Sequence {
 
   /** Blocks that the sequence can ever need. */
   get maxBlocks(): number {
-    return this.#blocks.length;
+    return Math.ceil(this.maxSlots / this.blockSize);
   }
 
   addBlocks(blocks: ArrayLike<number>): void {
+    const needed = this.#numBlocks + blocks.length;
+    if (needed > this.#blocks.length) this.#blocks = grown(this.#blocks, needed, this.maxBlocks);
     this.#blocks.set(blocks, this.#numBlocks);
     this.#numBlocks += blocks.length;
   }
@@ -168,4 +171,11 @@ export class Sequence {
   clearBlocks(): void {
     this.#numBlocks = 0;
   }
+}
+
+/** A copy with room for `needed` values, and for half as many again as there were, but never for more than `most`. */
+function grown(values: Int32Array, needed: number, most: number): Int32Array {
+  const copy = new Int32Array(Math.min(most, Math.max(needed, Math.ceil(values.length * 1.5))));
+  copy.set(values);
+  return copy;
 }
