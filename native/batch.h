@@ -40,6 +40,10 @@ struct Batch {
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   int32_t num_seqs() const { return static_cast<int32_t>(context_lens.size()); }
+  // Positions are below it.
+  int32_t end_position() const {
+    return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+  }
   int32_t max_blocks() const { return num_seqs() == 0 ? 0 : static_cast<int32_t>(block_tables.size()) / num_seqs(); }
 };
 

@@ -90,7 +90,6 @@ void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_th
     rope_[i] = {carver->Take<float>(angles), carver->Take<float>(angles), static_cast<int32_t>(pairs)};
   }
   scratch_ = carver->Take<uint8_t>(static_cast<uint64_t>(num_threads) * scratch_bytes_);
-  sample_scratch_ = carver->Take<uint8_t>(kernels::sample_scratch_bytes(plan.vocab_size()));
 }
 
 void Workspace::ExtendRope(const Plan& plan, int32_t end) {
