@@ -13,6 +13,8 @@
 #include <utility>
 #include <variant>
 
+#include "native/cuda/cuda_executor.h"
+#include "native/cuda/device_library.h"
 #include "native/gptq.h"
 #include "native/measure.h"
 #include "native/quantize.h"
@@ -128,6 +130,13 @@ FileStamp ToFileStamp(const Napi::Object& file) {
           .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()};
 }
 
+CudaRequest ToCudaRequest(const Napi::Object& cuda) {
+  return {.library = cuda.Get("library").ToString(),
+          .device = cuda.Get("device").ToNumber(),
+          .parts = cuda.Get("parts").ToNumber(),
+          .graphs = cuda.Get("graphs").ToBoolean()};
+}
+
 class SessionObject : public Napi::ObjectWrap<SessionObject> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -175,7 +184,8 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
 
   using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
 
-  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime })
+  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime,
+  //        cuda?: { library, device, parts, graphs } })
   Napi::Value Load(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
     const auto request = info[0].As<Napi::Object>();
@@ -193,6 +203,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     load.oversubscribed = request.Get("oversubscribed").ToBoolean();
     load.adaptive = request.Get("adaptive").ToBoolean();
     load.chunk_time = request.Get("chunkTime").ToNumber();
+    if (!request.Get("cuda").IsUndefined()) load.cuda = ToCudaRequest(request.Get("cuda").As<Napi::Object>());
     if (started_ || disposed_ || !arrays.ok() || load.kernels == nullptr || load.num_threads < 1) {
       return Settle(*call, Internal("a session was loaded with wrong arguments"));
     }
@@ -538,6 +549,53 @@ Napi::Value MeasureTask(const Napi::CallbackInfo& info) {
   });
 }
 
+// cudaDevices(path of the library): what it finds, or a failure.
+Napi::Value CudaDevices(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::vector<cuda::DeviceInfo> devices;
+  if (Failure failure = cuda::ListDevices(info[0].ToString(), &devices)) return ToJs(env, failure);
+  Napi::Array list = Napi::Array::New(env, devices.size());
+  for (size_t i = 0; i < devices.size(); i++) {
+    const cuda::DeviceInfo& device = devices[i];
+    const auto version = [](int32_t number) {
+      return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+    };
+    const int32_t capability = device.limits.compute_capability;
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", device.name);
+    entry.Set("computeCapability", std::to_string(capability / 10) + "." + std::to_string(capability % 10));
+    entry.Set("usable", capability >= cuda::kMinComputeCapability);
+    entry.Set("multiprocessors", device.limits.num_multiprocessors);
+    entry.Set("sharedMemory", device.limits.shared_block_bytes);
+    entry.Set("memory", static_cast<double>(device.memory_bytes));
+    entry.Set("freeMemory", static_cast<double>(device.free_bytes));
+    entry.Set("driver", version(device.driver_version));
+    entry.Set("runtime", version(device.runtime_version));
+    list.Set(static_cast<uint32_t>(i), entry);
+  }
+  return list;
+}
+
+// cudaLaunches({ library, device, parts, graphs }, plan words, number of files, tokens, rows, context): the launch plan
+// of such a step as text, or a failure.
+Napi::Value CudaLaunches(const Napi::CallbackInfo& info) {
+  Arrays arrays(info.Env());
+  std::vector<int32_t> words;
+  arrays.Copy<int32_t>(info[1], &words);
+  const auto number = [&](size_t i) { return info[i].ToNumber().Int32Value(); };
+  Plan plan;
+  if (!arrays.ok()) return ToJs(info.Env(), Internal(kWrongArrays));
+  if (std::string problem = DecodePlan(words, static_cast<size_t>(number(2)), &plan); !problem.empty()) {
+    return ToJs(info.Env(), Internal(std::move(problem)));
+  }
+  std::string text;
+  const CudaRequest request = ToCudaRequest(info[0].As<Napi::Object>());
+  if (Failure failure = cuda::DescribeLaunches(plan, request, {number(3), number(4), number(5)}, &text)) {
+    return ToJs(info.Env(), failure);
+  }
+  return Napi::String::New(info.Env(), text);
+}
+
 // isa(limit?): the best instruction set up to `limit`; null for an unknown name.
 Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
   const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
@@ -550,6 +608,8 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbiNumber);
   exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
   exports.Set("Session", SessionObject::Define(env));
+  exports.Set("cudaDevices", Napi::Function::New<CudaDevices>(env, "cudaDevices"));
+  exports.Set("cudaLaunches", Napi::Function::New<CudaLaunches>(env, "cudaLaunches"));
   exports.Set("addGram", Napi::Function::New<AddGramTask>(env, "addGram"));
   exports.Set("makeErrorModel", Napi::Function::New<MakeErrorModelTask>(env, "makeErrorModel"));
   exports.Set("measure", Napi::Function::New<MeasureTask>(env, "measure"));

@@ -61,6 +61,11 @@ std::string CheckBatch(const Batch& batch, const Plan& plan);
 // `num_positions`: how many token rows the records may name.
 std::string CheckSampling(const SamplingInputs& inputs, int32_t num_positions, int32_t vocab_size);
 
+// Row `row` of the inputs as kernels take it, with pointers into the inputs; its logits belong to the token at
+// `position`.
+kernels::SamplingRow SamplingRowOf(const SamplingInputs& inputs, int32_t row, const float* logits, int32_t position,
+                                   int32_t vocab_size);
+
 // Samples row `row` of the inputs from its logits, which belong to the token at `position`.
 void SampleRow(const kernels::Kernels& kernels, const SamplingInputs& inputs, int32_t row, const float* logits,
                int32_t position, int32_t vocab_size, uint8_t* scratch, const SamplingOutputs& out);

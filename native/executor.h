@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +16,14 @@
 
 namespace engine {
 
+// What runs on a CUDA device instead of this machine's processor.
+struct CudaRequest {
+  std::string library;  // path of the one with the kernels
+  int32_t device;       // its index
+  int32_t parts;        // halves that stand for an activation: 1, or 2 for 22 bits of it
+  bool graphs;          // steps that come again are captured and replayed as one launch
+};
+
 // What an executor is made of, besides the plan.
 struct LoadRequest {
   std::vector<int32_t> words;      // src/backend/encode-plan.ts
@@ -25,6 +34,7 @@ struct LoadRequest {
   bool oversubscribed;  // more threads than processors
   bool adaptive;        // small steps may use one thread
   double chunk_time;    // nanoseconds of work that are worth sharing out
+  std::optional<CudaRequest> cuda;
 };
 
 // Where results of a step go: arrays that JavaScript made and keeps alive.
@@ -67,7 +77,8 @@ class Executor {
   virtual uint64_t bytes() const = 0;
 };
 
-// Ends soon, with DISPOSED, once `cancelled` is set; refers to it and to the plan.
+// Both end soon, with DISPOSED, once `cancelled` is set, and refer to it and to the plan.
 std::unique_ptr<Executor> MakeCpuExecutor(const Plan& plan, const std::atomic<bool>& cancelled);
+std::unique_ptr<Executor> MakeCudaExecutor(const Plan& plan, const std::atomic<bool>& cancelled);
 
 }  // namespace engine

@@ -84,7 +84,8 @@ Failure Session::Load(LoadRequest* request) {
   kernels_ = request->kernels;
   const size_t scratch_bytes = kernels::sample_scratch_bytes(plan_.vocab_size());
   if (!sample_scratch_.Reserve(scratch_bytes)) return OutOfMemory(scratch_bytes, "the memory for sampling");
-  std::unique_ptr<Executor> executor = MakeCpuExecutor(plan_, cancelled_);
+  std::unique_ptr<Executor> executor =
+      request->cuda ? MakeCudaExecutor(plan_, cancelled_) : MakeCpuExecutor(plan_, cancelled_);
   if (Failure failure = executor->Load(*request)) return failure;
   executor_ = std::move(executor);
   return {};
