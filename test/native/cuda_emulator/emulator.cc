@@ -32,10 +32,10 @@ struct Thread {
   Fiber fiber;
   State state = State::kEnded;
   Index index;
-  Place place;                         // where it waits
-  void* own = nullptr;                 // its part of the warp's operation
+  Place place;                           // where it waits
+  void* own = nullptr;                   // its part of the warp's operation
   std::deque<std::vector<Copy>> groups;  // committed
-  std::vector<Copy> copies;            // not yet
+  std::vector<Copy> copies;              // not yet
 };
 
 // A barrier that bulk copies complete.
@@ -58,9 +58,7 @@ class Block {
  public:
   void Run(unsigned num_threads, uint64_t order);
 
-  void SyncThreads(Place place) {
-    Wait(Thread::State::kAtBarrier, place);
-  }
+  void SyncThreads(Place place) { Wait(Thread::State::kAtBarrier, place); }
   void Together(WarpOperation operation, void* own, Place place);
   void BarrierWait(uint64_t* barrier, uint32_t parity, Place place);
   // After what a transfer lacks may have come.
@@ -231,8 +229,8 @@ void CheckGuards() {
 
 void Fail(const char* what, Place place) {
   fprintf(stderr, "emulator: %s\n  at %s:%u, block (%u, %u, %u), thread (%u, %u, %u)\n", what,
-          place.line() == 0 ? "?" : place.file_name(), static_cast<unsigned>(place.line()), block_index.x, block_index.y,
-          block_index.z, thread_index.x, thread_index.y, thread_index.z);
+          place.line() == 0 ? "?" : place.file_name(), static_cast<unsigned>(place.line()), block_index.x,
+          block_index.y, block_index.z, thread_index.x, thread_index.y, thread_index.z);
   fflush(stderr);
   _exit(kErrorStatus);
 }

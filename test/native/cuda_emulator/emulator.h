@@ -56,7 +56,8 @@ T& StaticShared(Tag) {
   return *static_cast<T*>(StaticShared(&key, sizeof(T)));
 }
 
-// Copies of one thread (cp.async): those since the last commit are a group; waits until at most `pending` are unfinished.
+// Copies of one thread (cp.async): those since the last commit are a group; waits until at most `pending` are
+// unfinished.
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place = Place::current());
 void CommitCopies();
 void WaitCopies(int pending);
@@ -67,8 +68,8 @@ void BarrierExpect(uint64_t* barrier, uint32_t bytes);
 void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Place place = Place::current());
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::current());
 
-// Memory that stands for a device's: bytes at [−kCanary, 0) and up to the next multiple of 16 are checked by Free and after
-// every launch, and whoever touches the page behind ends the process. Filled with 0xff, NaN as floats and halves.
+// Memory that stands for a device's: bytes at [−kCanary, 0) and up to the next multiple of 16 are checked by Free and
+// after every launch, and whoever touches the page behind ends the process. Filled with 0xff, NaN as floats and halves.
 void* Allocate(size_t bytes);
 void Free(void* memory);
 

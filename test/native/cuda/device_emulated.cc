@@ -1,0 +1,52 @@
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "device.h"
+#include "kernels/cuda/primitives.cuh"
+
+namespace engine::cuda::test {
+namespace {
+
+// An imaginary device, small enough for kernels to need several turns.
+constexpr DeviceLimits kLimits = {.compute_capability = 90,
+                                  .num_multiprocessors = 2,
+                                  .shared_block_bytes = 99 << 10,
+                                  .shared_multiprocessor_bytes = 100 << 10};
+
+constexpr int kNumWays = 3;
+
+}  // namespace
+
+void OpenDevice() {}
+const DeviceLimits& Limits() { return kLimits; }
+
+void* AllocateDevice(size_t bytes) { return emulator::Allocate(bytes); }
+void FreeDevice(void* memory) { emulator::Free(memory); }
+void CopyToDevice(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) memcpy(to, from, bytes);
+}
+void CopyFromDevice(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) memcpy(to, from, bytes);
+}
+
+void Expect(int error) {
+  if (error == 0) return;
+  printf("error %d\n", error);
+  exit(1);
+}
+
+Ways::Ways() = default;
+Ways::~Ways() {
+  emulator::SetOrder(0);
+  emulate_bulk_copies = true;
+}
+bool Ways::Next() {
+  if (way_ == kNumWays) return false;
+  emulator::SetOrder(way_ == 2 ? 12345 : static_cast<uint64_t>(way_));
+  emulate_bulk_copies = way_ != 1;
+  way_++;
+  return true;
+}
+
+}  // namespace engine::cuda::test
