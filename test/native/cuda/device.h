@@ -30,7 +30,7 @@ class Ways {
   bool Next();
 
  private:
-  int way_ = 0;
+  size_t way_ = 0;
 };
 
 template <class T>

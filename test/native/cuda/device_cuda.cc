@@ -9,7 +9,7 @@ namespace engine::cuda::test {
 namespace {
 
 DeviceLimits limits;
-constexpr int kNumWays = 2;
+constexpr size_t kNumWays = 2;
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "device.h"
 #include "kernels/cuda/primitives.cuh"
@@ -14,7 +15,10 @@ constexpr DeviceLimits kLimits = {.compute_capability = 90,
                                   .shared_block_bytes = 99 << 10,
                                   .shared_multiprocessor_bytes = 100 << 10};
 
-constexpr int kNumWays = 3;
+constexpr struct {
+  uint64_t order;
+  bool bulk_copies;
+} kWays[] = {{0, true}, {1, false}, {12345, true}, {98, false}};
 
 }  // namespace
 
@@ -42,9 +46,9 @@ Ways::~Ways() {
   emulate_bulk_copies = true;
 }
 bool Ways::Next() {
-  if (way_ == kNumWays) return false;
-  emulator::SetOrder(way_ == 2 ? 12345 : static_cast<uint64_t>(way_));
-  emulate_bulk_copies = way_ != 1;
+  if (way_ == std::size(kWays)) return false;
+  emulator::SetOrder(kWays[way_].order);
+  emulate_bulk_copies = kWays[way_].bulk_copies;
   way_++;
   return true;
 }

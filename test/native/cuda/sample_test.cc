@@ -63,7 +63,7 @@ Row RandomRow(int32_t vocab_size, Random* random) {
   row.record.typical_p = Pick(random, {1.0f, 1.0f, 0.8f, 0.2f});
   row.record.repetition_penalty = Pick(random, {1.0f, 1.3f});
   row.record.presence_penalty = Pick(random, {0.0f, 0.4f});
-  row.record.frequency_penalty = Pick(random, {0.0f, 0.3f});
+  row.record.frequency_penalty = Pick(random, {0.0f, 0.3f, -2.0f});
   row.record.history_length = static_cast<int32_t>(row.history.size());
   row.record.prompt_length = row.history.empty() ? 0 : random->below(row.record.history_length + 1);
   row.record.bias_length = static_cast<int32_t>(row.bias_ids.size());

@@ -100,6 +100,8 @@ Block block;
 uint64_t chosen_order = 0;
 std::map<void*, std::unique_ptr<GuardedMemory>> allocations;
 
+bool CopiesEarly() { return chosen_order % 2 == 1; }
+
 void Block::Enter(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   (*block.kernel_)();
@@ -279,7 +281,11 @@ void* StaticShared(const void* key, size_t bytes) {
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (address % bytes != 0) Fail("a copy of misaligned memory", place);
-  block.threads_[block.current_].copies.push_back({shared, global, bytes});
+  if (CopiesEarly()) {
+    memcpy(shared, global, bytes);
+  } else {
+    block.threads_[block.current_].copies.push_back({shared, global, bytes});
+  }
 }
 
 void CommitCopies() {
@@ -311,7 +317,11 @@ void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrie
   if (address % 16 != 0) Fail("a bulk copy of misaligned memory", place);
   Transfer& transfer = block.TransferAt(barrier, place);
   transfer.missing -= bytes;
-  transfer.copies.push_back({shared, global, bytes});
+  if (CopiesEarly()) {
+    memcpy(shared, global, bytes);
+  } else {
+    transfer.copies.push_back({shared, global, bytes});
+  }
   block.WakeWaiting();
 }
 

@@ -2,7 +2,7 @@
 // mistakes, not to be fast:
 //   * a warp operation or a barrier that not all of its threads reach at one place in the source is an error;
 //   * shared memory begins as NaN and ends at a page that cannot be touched, and so does what Allocate gives;
-//   * asynchronous copies happen as late as they may, when somebody waits for them;
+//   * asynchronous copies happen as late as they may, when somebody waits for them, or as early (SetOrder);
 //   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race.
 // An error is printed with its place, block and thread, and ends the process with kErrorStatus.
 //
@@ -34,7 +34,8 @@ struct LaunchSize {
 // Runs kernel() in every thread of every block.
 void Launch(const LaunchSize& size, const std::function<void()>& kernel);
 
-// Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed.
+// Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed. Odd
+// seeds make asynchronous copies happen at once, even ones when they are waited for.
 void SetOrder(uint64_t seed);
 
 using Place = std::source_location;
