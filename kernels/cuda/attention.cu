@@ -1,9 +1,12 @@
-// Causal attention over blocks of keys and values, with the softmax done chunk by chunk (FlashAttention, arXiv 2205.14135),
-// the chunks of a long context in blocks of their own (Flash-Decoding). For one query row, a (token, head) pair:
+// Causal attention over blocks of keys and values, with the softmax done chunk by chunk (FlashAttention, arXiv
+// 2205.14135), the chunks of a long context in blocks of their own (Flash-Decoding). For one query row, a (token, head)
+// pair:
 //   * chunk c holds positions 256 c … 256 c + 255, of which the row sees some (causal, window); each thread has one;
-//   * scores s = (q · k) · scale · log2 e, the product a sum over ascending dimensions by fused multiply-add, times the key's
+//   * scores s = (q · k) · scale · log2 e, the product a sum over ascending dimensions by fused multiply-add, times the
+//   key's
 //     scale if it has 8 bits; m = max s, weights e = 2^(s − m), l = Σ e by a fixed tree;
-//   * o = Σ e · v: positions are cut into equal parts, as many as head_dim leaves threads for, summed in ascending order,
+//   * o = Σ e · v: positions are cut into equal parts, as many as head_dim leaves threads for, summed in ascending
+//   order,
 //     then the parts in theirs;
 //   * chunks are joined in ascending order, both sides scaled by 2^(own maximum − joint maximum); out = o / l.
 // None of this depends on other rows, nor on whether chunks share a block (Join does the same in both).
@@ -77,7 +80,8 @@ ENGINE_DEVICE void ReduceRows(Shared& shared, const float (&values)[kRows], int 
 
 // A block: a tile of tokens, some heads of a KV head, and one chunk (split) or all of them.
 template <KvDType kDType>
-ENGINE_KERNEL(kThreads, 2) AttentionKernel(AttentionArgs args) {
+ENGINE_KERNEL(kThreads, 2)
+AttentionKernel(AttentionArgs args) {
   using Vector = KvVector<kDType>;
   Shared& shared = *SharedMemory<Shared>();
   const KvCache& cache = args.cache;
@@ -91,7 +95,8 @@ ENGINE_KERNEL(kThreads, 2) AttentionKernel(AttentionArgs args) {
   const int num_heads = heads_per_kv - head_in_kv < heads_per_tile ? heads_per_kv - head_in_kv : heads_per_tile;
   const int first_head = kv_head * heads_per_kv + head_in_kv;
   const int num_rows = tile.num_tokens * num_heads;
-  const int32_t* block_table = args.block_tables + static_cast<size_t>(tile.sequence) * static_cast<size_t>(args.max_blocks);
+  const int32_t* block_table =
+      args.block_tables + static_cast<size_t>(tile.sequence) * static_cast<size_t>(args.max_blocks);
   const float scale = Multiply(args.scale, 1.44269504f);
 
   const auto position_of = [&](int r) { return tile.first_position + r / num_heads; };
@@ -244,7 +249,8 @@ ENGINE_KERNEL(kThreads, 2) AttentionKernel(AttentionArgs args) {
         to[1] = shared.sum[r].total;
       }
     } else {
-      args.out[row * static_cast<size_t>(head_dim) + static_cast<size_t>(d)] = Divide(outputs[turn], shared.sum[r].total);
+      args.out[row * static_cast<size_t>(head_dim) + static_cast<size_t>(d)] =
+          Divide(outputs[turn], shared.sum[r].total);
     }
   }
 }
@@ -276,8 +282,8 @@ ENGINE_KERNEL(kJoinThreads, 8) AttentionJoinKernel(AttentionArgs args) {
 
 }  // namespace
 
-int32_t MakeAttentionTiles(AttentionTile* out, const int32_t* query_start, const int32_t* context_lens, int32_t num_seqs,
-                           int32_t heads_per_kv) {
+int32_t MakeAttentionTiles(AttentionTile* out, const int32_t* query_start, const int32_t* context_lens,
+                           int32_t num_seqs, int32_t heads_per_kv) {
   const int32_t most = heads_per_kv < kRows ? kRows / heads_per_kv : 1;
   int32_t count = 0;
   for (int32_t s = 0; s < num_seqs; s++) {
@@ -301,7 +307,9 @@ LaunchShape ShapeOfAttention(const AttentionArgs& args) {
           static_cast<int32_t>(sizeof(Shared))};
 }
 
-LaunchShape ShapeOfAttentionJoin(const AttentionArgs& args) { return {args.num_tiles, args.num_heads, kJoinThreads, 0}; }
+LaunchShape ShapeOfAttentionJoin(const AttentionArgs& args) {
+  return {args.num_tiles, args.num_heads, kJoinThreads, 0};
+}
 
 int LaunchAttention(Stream stream, const AttentionArgs& args) {
   const auto launch = [&]<KvDType kDType>() {

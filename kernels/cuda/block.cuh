@@ -1,5 +1,5 @@
-// Reductions over a block of at most 1024 threads, by fixed trees: lanes of a warp, then warps. All threads call them, and
-// all get the result.
+// Reductions over a block of at most 1024 threads, by fixed trees: lanes of a warp, then warps. All threads call them,
+// and all get the result.
 #pragma once
 
 #include "kernels/cuda/primitives.cuh"

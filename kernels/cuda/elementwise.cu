@@ -97,9 +97,7 @@ ENGINE_DEVICE void ForEach(int64_t count, Visit visit) {
 }
 
 ENGINE_KERNEL(kThreads, 4) SiluMulKernel(float* out, const float* gate, const float* up, int64_t count) {
-  ForEach(count, [=](int64_t i) {
-    out[i] = Multiply(Divide(gate[i], Add(1.0f, Exp(-gate[i]))), up[i]);
-  });
+  ForEach(count, [=](int64_t i) { out[i] = Multiply(Divide(gate[i], Add(1.0f, Exp(-gate[i]))), up[i]); });
 }
 
 ENGINE_DEVICE float GeluTanh(float x) {

@@ -8,7 +8,8 @@ namespace {
 constexpr int32_t kThreads = 256;
 
 template <TileFormat kFormat>
-ENGINE_KERNEL(kThreads, 4) EmbedKernel(EmbedArgs args) {
+ENGINE_KERNEL(kThreads, 4)
+EmbedKernel(EmbedArgs args) {
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   const TiledMatrix& table = args.table;
   const int row = args.ids[BlockIndex()];
@@ -18,8 +19,9 @@ ENGINE_KERNEL(kThreads, 4) EmbedKernel(EmbedArgs args) {
   float* out = args.out + static_cast<size_t>(BlockIndex()) * static_cast<size_t>(table.columns);
   for (int k = ThreadIndex(); k < table.columns; k += kThreads) {
     const uint8_t* tile = tiles + static_cast<size_t>(k / kLayout.columns) * kLayout.tile_bytes();
-    float sum = 0.0f;
-    for (int plane = 0; plane < table.planes; plane++, tile += plane_bytes) {
+    float sum = ReadWeight<kFormat>(tile, row % kTileRows, k % kLayout.columns, factors);
+    for (int plane = 1; plane < table.planes; plane++) {
+      tile += plane_bytes;
       sum = Add(sum, ReadWeight<kFormat>(tile, row % kTileRows, k % kLayout.columns, factors));
     }
     out[k] = args.add ? Add(out[k], sum) : sum;

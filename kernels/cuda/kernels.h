@@ -1,15 +1,16 @@
-// The contract between a CUDA session and its kernels: plain structs of device pointers, one function per kernel that puts
-// it on a stream, and the geometry of each launch as data. Nothing here allocates, waits, prints or throws; functions
-// return a cudaError_t as an integer, 0 for success.
+// The contract between a CUDA session and its kernels: plain structs of device pointers, one function per kernel that
+// puts it on a stream, and the geometry of each launch as data. Nothing here allocates, waits, prints or throws;
+// functions return a cudaError_t as an integer, 0 for success.
 //
 // Activations are float32 in buffers, as on the CPU. Linear layers and embeddings compute the reference's
-// `activations: 'f32'` variant up to a tolerance: what a linear reads is rounded to half precision once, scaled by a power
-// of two per row so that nothing overflows (PreparedRows; with two parts per value it keeps 22 bits), products are exact and
-// sums float32. Weights are exact but for what tiles.h says. There is no q8 variant: a GPU gains nothing by it.
+// `activations: 'f32'` variant up to a tolerance: what a linear reads is rounded to half precision once, scaled by a
+// power of two per row so that nothing overflows (PreparedRows; with two parts per value it keeps 22 bits), products
+// are exact and sums float32. Weights are exact but for what tiles.h says. There is no q8 variant: a GPU gains nothing
+// by it.
 //
-// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kBatchInvariantRows
-// rows in a step they do not depend on the other rows either, bit for bit: LinearMany, which reads dequantised weights in
-// another order, is for more rows.
+// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most
+// kBatchInvariantRows rows in a step they do not depend on the other rows either, bit for bit: LinearMany, which reads
+// dequantised weights in another order, is for more rows.
 #pragma once
 
 #include <cstddef>
@@ -29,9 +30,9 @@ using Stream = CUstream_st*;
 
 // What launches depend on of a device.
 struct DeviceLimits {
-  int32_t compute_capability;      // 80, 86, 89, 90, 100
+  int32_t compute_capability;  // 80, 86, 89, 90, 100
   int32_t num_multiprocessors;
-  int32_t shared_block_bytes;      // most a block may ask for
+  int32_t shared_block_bytes;  // most a block may ask for
   int32_t shared_multiprocessor_bytes;
 };
 
@@ -89,7 +90,8 @@ int LaunchRope(Stream stream, const RopeArgs& args);
 
 // One thread per value.
 LaunchShape ShapeOfPointwise(const DeviceLimits& limits, int64_t count);
-int LaunchSiluMul(Stream stream, const DeviceLimits& limits, float* out, const float* gate, const float* up, int64_t count);
+int LaunchSiluMul(Stream stream, const DeviceLimits& limits, float* out, const float* gate, const float* up,
+                  int64_t count);
 int LaunchGelu(Stream stream, const DeviceLimits& limits, float* out, const float* x, int64_t count, bool approximate);
 // x += y
 int LaunchAdd(Stream stream, const DeviceLimits& limits, float* x, const float* y, int64_t count);
@@ -106,8 +108,8 @@ int LaunchSelectRows(Stream stream, const SelectRowsArgs& args);
 
 // --- Linear layers ---------------------------------------------------------------------------------------------------
 
-// Rows of activations as the matrix unit takes them: x ≈ scale · Σ halves of all parts. Rows are padded to whole tiles of
-// kTokenTile with zeros, columns to kColumnUnit.
+// Rows of activations as the matrix unit takes them: x ≈ scale · Σ halves of all parts. Rows are padded to whole tiles
+// of kTokenTile with zeros, columns to kColumnUnit.
 struct PreparedRows {
   uint16_t* halves;  // [parts][row tiles][columns · kTokenTile] by ActivationPlaceOf
   float* sums;       // [row tiles][columns / 16][kTokenTile] of 16 halves of all parts
@@ -150,7 +152,8 @@ LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args);
 // Up to kMaxLinearRows rows: reads every weight once.
 int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
 
-// Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large tiles.
+// Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large
+// tiles.
 size_t HalfTileBytes(const TiledMatrix& matrix);
 LaunchShape ShapeOfHalve(const TiledMatrix& matrix);
 int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
@@ -162,9 +165,9 @@ int LaunchLinearMany(Stream stream, const LinearArgs& args);
 
 // --- Keys and values -------------------------------------------------------------------------------------------------
 
-// Of one layer, each [num_blocks, num_kv_heads] of KvBlockBytes. Keys lie [head_dim / v][block_size][v] with v values in 16
-// bytes, so that lanes with a position each read side by side; values [block_size][head_dim], both padded to 16 bytes per
-// position. 8-bit codes have a float scale per position, [block_size] behind the codes.
+// Of one layer, each [num_blocks, num_kv_heads] of KvBlockBytes. Keys lie [head_dim / v][block_size][v] with v values
+// in 16 bytes, so that lanes with a position each read side by side; values [block_size][head_dim], both padded to 16
+// bytes per position. 8-bit codes have a float scale per position, [block_size] behind the codes.
 struct KvCache {
   uint8_t* keys;
   uint8_t* values;
@@ -198,8 +201,8 @@ struct AttentionTile {
   int32_t first_position;
 };
 // Writes the tiles of a batch to out[number of tokens], and returns how many there are.
-int32_t MakeAttentionTiles(AttentionTile* out, const int32_t* query_start, const int32_t* context_lens, int32_t num_seqs,
-                           int32_t heads_per_kv);
+int32_t MakeAttentionTiles(AttentionTile* out, const int32_t* query_start, const int32_t* context_lens,
+                           int32_t num_seqs, int32_t heads_per_kv);
 
 struct AttentionArgs {
   float* out;  // [num_tokens, num_heads · head_dim]
@@ -229,12 +232,12 @@ struct SampleArgs {
   const SamplingRow* rows;  // [num_rows] with device pointers
   int32_t num_rows;
   int32_t vocab_size;
-  int32_t num_top;       // width of top_ids and top_logprobs
-  uint8_t* scratch;      // blocks of the launch · SampleScratchBytes
-  int32_t* tokens;       // [num_rows] −1 if none was asked for
-  float* logprobs;       // [num_rows] NaN if not asked for
-  int32_t* top_ids;      // [num_rows, num_top]
-  float* top_logprobs;   // [num_rows, num_top]
+  int32_t num_top;      // width of top_ids and top_logprobs
+  uint8_t* scratch;     // blocks of the launch · SampleScratchBytes
+  int32_t* tokens;      // [num_rows] −1 if none was asked for
+  float* logprobs;      // [num_rows] NaN if not asked for
+  int32_t* top_ids;     // [num_rows, num_top]
+  float* top_logprobs;  // [num_rows, num_top]
 };
 size_t SampleScratchBytes(int32_t vocab_size);
 LaunchShape ShapeOfSample(const DeviceLimits& limits, const SampleArgs& args);

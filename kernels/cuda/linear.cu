@@ -1,11 +1,11 @@
 // Linear layers for a few rows: every weight is read once, which is all that such a product costs. The weights are the
-// left operand of the matrix unit (16 rows of them by 16 columns) and up to 32 rows of activations its right one, 8 at a
-// time, so that 1 to 8 rows cost the same.
+// left operand of the matrix unit (16 rows of them by 16 columns) and up to 32 rows of activations its right one, 8 at
+// a time, so that 1 to 8 rows cost the same.
 //
-// A block has kWarps warps, each with a ring of tiles of its own that fills asynchronously, across the rows of tiles that
-// the block goes through; no warp waits for another but to add up what they have of a row. A row of tiles is cut along k
-// among split_k warps, warp s taking tiles s, s + split_k, …; their sums are added in ascending order. split_k depends on
-// the matrix alone.
+// A block has kWarps warps, each with a ring of tiles of its own that fills asynchronously, across the rows of tiles
+// that the block goes through; no warp waits for another but to add up what they have of a row. A row of tiles is cut
+// along k among split_k warps, warp s taking tiles s, s + split_k, …; their sums are added in ascending order. split_k
+// depends on the matrix alone.
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tile_reader.cuh"
 
@@ -84,8 +84,8 @@ class TileRing {
 
 // acc[token tile] += tile · activations from column `k` on.
 template <TileFormat kFormat, int kTokenTiles>
-ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* tile, const PreparedRows& x, int k, int lane,
-                                const RowFactors (&factors)[2]) {
+ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* tile, const PreparedRows& x, int k,
+                                int lane, const RowFactors (&factors)[2]) {
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   TileRowFactors<kFormat> rows[2];
   rows[0].Load(tile, lane / 4, factors[0]);
@@ -139,7 +139,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
 }
 
 template <TileFormat kFormat, int kTokenTiles>
-ENGINE_KERNEL(kThreads, 2) LinearKernel(LinearArgs args, LinearTiling tiling) {
+ENGINE_KERNEL(kThreads, 2)
+LinearKernel(LinearArgs args, LinearTiling tiling) {
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   constexpr int kTileBytes = kLayout.tile_bytes();
   constexpr int kStages = StagesOf(kFormat);
@@ -240,7 +241,8 @@ LinearTiling LinearTilingOf(const LinearArgs& args) {
 
 LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args) {
   const LinearTiling tiling = LinearTilingOf(args);
-  const int32_t ring = tiling.stages * (TileLayoutOf(args.weight.format).tile_bytes() + static_cast<int32_t>(sizeof(uint64_t)));
+  const int32_t ring =
+      tiling.stages * (TileLayoutOf(args.weight.format).tile_bytes() + static_cast<int32_t>(sizeof(uint64_t)));
   const int32_t shared = kWarps * (ring + PartialFloats(tiling.token_tiles) * static_cast<int32_t>(sizeof(float)));
   constexpr int32_t kReserved = 1024;  // bytes of shared memory that each block takes besides
   const int32_t by_memory = limits.shared_multiprocessor_bytes / (shared + kReserved);
@@ -253,9 +255,8 @@ LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args) {
 int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args) {
   const LaunchShape shape = ShapeOfLinear(limits, args);
   const LinearTiling tiling = LinearTilingOf(args);
-  return WithTileFormat(args.weight.format, [&]<TileFormat kFormat>() {
-    return LaunchOfFormat<kFormat>(stream, shape, args, tiling);
-  });
+  return WithTileFormat(args.weight.format,
+                        [&]<TileFormat kFormat>() { return LaunchOfFormat<kFormat>(stream, shape, args, tiling); });
 }
 
 }  // namespace engine::cuda

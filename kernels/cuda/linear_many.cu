@@ -1,6 +1,6 @@
 // Linear layers for many rows: weights become halves once (in memory that all layers share), then large tiles are
-// multiplied, which the matrix unit limits rather than memory. Both operands already lie in the order in which lanes take
-// them, so a stage is copied as it is and read without conflicts.
+// multiplied, which the matrix unit limits rather than memory. Both operands already lie in the order in which lanes
+// take them, so a stage is copied as it is and read without conflicts.
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tile_reader.cuh"
 
@@ -16,7 +16,8 @@ constexpr TileLayout kHalfLayout = TileLayoutOf(TileFormat::kHalf);
 
 // A warp makes the tiles of 64 columns that a tile has; weights are divided by the scale of their row.
 template <TileFormat kFormat>
-ENGINE_KERNEL(kThreads, 2) HalveKernel(uint8_t* out, TiledMatrix matrix) {
+ENGINE_KERNEL(kThreads, 2)
+HalveKernel(uint8_t* out, TiledMatrix matrix) {
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   const int lane = ThreadIndex() % 32;
   const int tile_index = BlockIndex() * kWarps + ThreadIndex() / 32;
@@ -95,7 +96,8 @@ ENGINE_KERNEL(kThreads, 1) LinearManyKernel(LinearArgs args) {
         if (i < kWeightPieces) {
           constexpr int kPieces = kHalfLayout.tile_bytes() / 16;
           if (i / kPieces >= num_weight_tiles) continue;
-          CopyAsync16(to + 16 * i, weight.tiles + static_cast<size_t>(first_row_tile + i / kPieces) * weight.row_tile_bytes() +
+          CopyAsync16(to + 16 * i, weight.tiles +
+                                       static_cast<size_t>(first_row_tile + i / kPieces) * weight.row_tile_bytes() +
                                        static_cast<size_t>(tile) * kHalfLayout.tile_bytes() + 16 * (i % kPieces));
         } else {
           constexpr int kPieces = kTokenTileBytes / 16;
@@ -140,8 +142,8 @@ ENGINE_KERNEL(kThreads, 1) LinearManyKernel(LinearArgs args) {
       ENGINE_UNROLL
       for (int t = 0; t < kWarpTokenTiles; t++) {
         if (own_token_tile + t >= num_token_tiles) break;
-        const Words4 b = Load16(stage + kWeightTiles * kHalfLayout.tile_bytes() + (own_token_tile + t) * kTokenTileBytes +
-                                (pair * 32 + lane) * 16);
+        const Words4 b = Load16(stage + kWeightTiles * kHalfLayout.tile_bytes() +
+                                (own_token_tile + t) * kTokenTileBytes + (pair * 32 + lane) * 16);
         ENGINE_UNROLL
         for (int w = 0; w < kWarpWeightTiles; w++) {
           if (own_weight_tile + w >= num_weight_tiles) break;
@@ -187,9 +189,8 @@ LaunchShape ShapeOfHalve(const TiledMatrix& matrix) {
 
 int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix) {
   const LaunchShape shape = ShapeOfHalve(matrix);
-  return WithTileFormat(matrix.format, [&]<TileFormat kFormat>() {
-    return Launch(stream, shape, &HalveKernel<kFormat>, out, matrix);
-  });
+  return WithTileFormat(
+      matrix.format, [&]<TileFormat kFormat>() { return Launch(stream, shape, &HalveKernel<kFormat>, out, matrix); });
 }
 
 LaunchShape ShapeOfLinearMany(const LinearArgs& args) {

@@ -1,6 +1,6 @@
-// exp and log in float32 without fused operations, the very bits of kernels/cpu/math.inc and src/backend/float-math.ts, so
-// that sampled tokens do not depend on the backend. Coefficients and range reduction are those of Cephes (S. L. Moshier,
-// expf.c and logf.c).
+// exp and log in float32 without fused operations, the very bits of kernels/cpu/math.inc and src/backend/float-math.ts,
+// so that sampled tokens do not depend on the backend. Coefficients and range reduction are those of Cephes (S. L.
+// Moshier, expf.c and logf.c).
 #pragma once
 
 #include "kernels/cuda/primitives.cuh"

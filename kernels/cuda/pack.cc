@@ -80,9 +80,7 @@ class TileRow {
   void SetDMin(int32_t row, int32_t k, uint16_t dmin) const { SetD(kTileRows + row, k, dmin); }
 
  private:
-  uint8_t* Tile(int32_t k) const {
-    return tiles_ + static_cast<ptrdiff_t>(k / layout_.columns) * layout_.tile_bytes();
-  }
+  uint8_t* Tile(int32_t k) const { return tiles_ + static_cast<ptrdiff_t>(k / layout_.columns) * layout_.tile_bytes(); }
   void SetFactor(int32_t offset, int32_t row, int32_t k, int32_t value) const {
     const int32_t place = row * layout_.groups() + k % layout_.columns / layout_.group;
     memcpy(Tile(k) + offset + place * layout_.factor_size(), &value, static_cast<size_t>(layout_.factor_size()));
@@ -124,7 +122,8 @@ void PackFloatRow(const TileRow& out, RowFactors* factors, DType dtype, int32_t 
                   int32_t columns) {
   factors->scale = 1.0f;
   if (dtype == DType::kF16) {
-    for (int32_t k = 0; k < columns; k++) out.SetHalf(0, row, k, kernels::read_u16(data + 2 * static_cast<ptrdiff_t>(k)));
+    for (int32_t k = 0; k < columns; k++)
+      out.SetHalf(0, row, k, kernels::read_u16(data + 2 * static_cast<ptrdiff_t>(k)));
     return;
   }
   float largest = 0.0f;
@@ -181,7 +180,8 @@ void PackPanel(const TileRow& out, RowFactors* factors, DType dtype, const uint8
   const ptrdiff_t unit_bytes = packed.factor_bytes + packed.unit_values / 32 * packed.code_bytes;
   for (int32_t row = 0; row < kTileRows; row++) {
     factors[row].d = kernels::float_from_bf16(kernels::read_u16(panel + 2 * row));
-    factors[row].m = layout.has_mins ? kernels::float_from_bf16(kernels::read_u16(panel + 2 * (kTileRows + row))) : 0.0f;
+    factors[row].m =
+        layout.has_mins ? kernels::float_from_bf16(kernels::read_u16(panel + 2 * (kTileRows + row))) : 0.0f;
     float largest = 0.0f;
     for (int32_t k = 0; k < columns; k++) {
       const uint8_t* unit = panel + packed.header_bytes + k / packed.unit_values * unit_bytes;
@@ -220,9 +220,8 @@ void PackTiles(uint8_t* tiles, RowFactors* factors, const kernels::Matrix& sourc
     } else {
       for (int32_t row = 0; row < std::min(kTileRows, source.rows - tile * kTileRows); row++) {
         const uint8_t* data = source.data + static_cast<size_t>(tile * kTileRows + row) * source.stride;
-        const bool quantized = kernels::with_quantized(source.dtype, [&]<class T>() {
-          PackBlockRow<T>(out, factors + row, row, data, source.columns);
-        });
+        const bool quantized = kernels::with_quantized(
+            source.dtype, [&]<class T>() { PackBlockRow<T>(out, factors + row, row, data, source.columns); });
         if (!quantized) PackFloatRow(out, factors + row, source.dtype, row, data, source.columns);
       }
     }

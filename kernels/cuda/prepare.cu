@@ -7,8 +7,9 @@ namespace {
 
 constexpr int32_t kThreads = 256;
 
-// A block per row, those that fill up the last tile included. The row is scaled by a power of two that brings its largest
-// magnitude to 2^13 … 2^14: no half overflows, and what is 2^27 times smaller still counts. Below 2^−100 it is zero.
+// A block per row, those that fill up the last tile included. The row is scaled by a power of two that brings its
+// largest magnitude to 2^13 … 2^14: no half overflows, and what is 2^27 times smaller still counts. Below 2^−100 it is
+// zero.
 ENGINE_KERNEL(kThreads, 4) PrepareKernel(PrepareArgs args) {
   const PreparedRows& out = args.out;
   const int row = BlockIndex();
@@ -45,7 +46,8 @@ ENGINE_KERNEL(kThreads, 4) PrepareKernel(PrepareArgs args) {
         value = Add(value, -FloatOfHalf(half));
       }
     }
-    out.sums[(static_cast<size_t>(row / kTokenTile) * static_cast<size_t>(out.columns / 16) + static_cast<size_t>(group)) *
+    out.sums[(static_cast<size_t>(row / kTokenTile) * static_cast<size_t>(out.columns / 16) +
+              static_cast<size_t>(group)) *
                  kTokenTile +
              static_cast<size_t>(row % kTokenTile)] = sum;
   }

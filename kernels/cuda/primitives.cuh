@@ -1,5 +1,5 @@
-// All that kernels use of CUDA: names for its threads, warps, barriers, copies and matrix units. Compiled by nvcc they are
-// instructions of the device (PTX ISA 8.0 and later); with ENGINE_CUDA_EMULATOR they are calls of
+// All that kernels use of CUDA: names for its threads, warps, barriers, copies and matrix units. Compiled by nvcc they
+// are instructions of the device (PTX ISA 8.0 and later); with ENGINE_CUDA_EMULATOR they are calls of
 // test/native/cuda_emulator, which runs the very same kernels on a processor. Warp operations are of all 32 lanes.
 //
 // Half-precision numbers travel as bits: uint16_t is one, uint32_t two, the first in the low half.
@@ -165,8 +165,8 @@ ENGINE_DEVICE void BulkCopy(void* shared, const void* global, uint32_t bytes, ui
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
-          SharedAddress(shared)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
 }
@@ -179,13 +179,14 @@ ENGINE_DEVICE void BulkCopy(void*, const void*, uint32_t, uint64_t*) {}
 
 // --- Matrix unit -----------------------------------------------------------------------------------------------------
 
-// d += a · b with a [16, 16] and b [16, 8] in half precision, d [16, 8] in float32 (mma.m16n8k16). With g = lane / 4 and
-// c = lane % 4, a lane holds
+// d += a · b with a [16, 16] and b [16, 8] in half precision, d [16, 8] in float32 (mma.m16n8k16). With g = lane / 4
+// and c = lane % 4, a lane holds
 //   a[0], a[2]  row g, columns 2c, 2c + 1 and 2c + 8, 2c + 9;  a[1], a[3]  the same of row g + 8
 //   b0, b1      column g, rows 2c, 2c + 1 and 2c + 8, 2c + 9
 //   d[0], d[1]  row g, columns 2c and 2c + 1;  d[2], d[3]  the same of row g + 8
 ENGINE_DEVICE void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }

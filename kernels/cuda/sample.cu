@@ -1,5 +1,5 @@
-// The sampling op: a block per row of logits. src/backend/reference-sampling.ts defines every step, and this gives the same
-// tokens and log-probabilities, bit for bit.
+// The sampling op: a block per row of logits. src/backend/reference-sampling.ts defines every step, and this gives the
+// same tokens and log-probabilities, bit for bit.
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/survivors.cuh"
 
@@ -70,8 +70,8 @@ ENGINE_DEVICE const float* AdjustedLogits(const SamplingRow& row, int32_t vocab_
 
 // log(−log(u)), the negative of Gumbel noise; u from Philox4x32-10 (Salmon et al., SC11).
 ENGINE_DEVICE float NegativeGumbel(int32_t id, const SamplingRow& row) {
-  uint32_t c[4] = {static_cast<uint32_t>(id) >> 2, static_cast<uint32_t>(row.position), static_cast<uint32_t>(row.choice),
-                   0};
+  uint32_t c[4] = {static_cast<uint32_t>(id) >> 2, static_cast<uint32_t>(row.position),
+                   static_cast<uint32_t>(row.choice), 0};
   uint32_t k0 = row.seed_low;
   uint32_t k1 = row.seed_high;
   for (int round = 0; round < 10; round++) {

@@ -51,7 +51,8 @@ ENGINE_DEVICE int32_t HighestIndex(const float* values, int32_t count) {
   return BlockBest(best).id;
 }
 
-// Calls put(place, i) for those of 0 … count − 1 for which keep(i) holds, with ascending places from 0; returns how many.
+// Calls put(place, i) for those of 0 … count − 1 for which keep(i) holds, with ascending places from 0; returns how
+// many.
 template <class Keep, class Put>
 ENGINE_DEVICE int32_t Compact(int32_t count, Keep keep, Put put) {
   ENGINE_SHARED(warps, int32_t[32]);
@@ -73,7 +74,8 @@ ENGINE_DEVICE int32_t Compact(int32_t count, Keep keep, Put put) {
   return total;
 }
 
-// Sorts ascending (Batcher's bitonic network, AFIPS 1968). `capacity` is the next power of two; what pads is the largest.
+// Sorts ascending (Batcher's bitonic network, AFIPS 1968). `capacity` is the next power of two; what pads is the
+// largest.
 ENGINE_DEVICE void SortRanks(uint64_t* ranks, int32_t count) {
   int32_t capacity = 1;
   while (capacity < count) capacity *= 2;
@@ -160,8 +162,8 @@ struct Survivors {
     });
   }
 
-  // Visits indices in order (key descending, index ascending) until visit(index) is false, which thread 0 alone calls, and
-  // returns the last one visited. Sorts little more than it visits: bands of keys, highest first.
+  // Visits indices in order (key descending, index ascending) until visit(index) is false, which thread 0 alone calls,
+  // and returns the last one visited. Sorts little more than it visits: bands of keys, highest first.
   template <class Visit>
   ENGINE_DEVICE int32_t VisitInOrder(const float* order, Visit visit) {
     ENGINE_SHARED(last, int32_t);
@@ -237,9 +239,8 @@ struct Survivors {
     const float log_total = Log(static_cast<float>(all));
     for (int32_t i = ThreadIndex(); i < count; i += kSampleThreads) keys[i] = Add(log_total, -Add(z[i], -max_z));
     SyncThreads();
-    const double entropy = Sum([&](int32_t i) {
-      return Multiply(static_cast<double>(weights[i]) / all, static_cast<double>(keys[i]));
-    });
+    const double entropy =
+        Sum([&](int32_t i) { return Multiply(static_cast<double>(weights[i]) / all, static_cast<double>(keys[i])); });
     const float center = static_cast<float>(entropy);
     for (int32_t i = ThreadIndex(); i < count; i += kSampleThreads) {
       keys[i] = Add(0.0f, -Magnitude(Add(keys[i], -center)));

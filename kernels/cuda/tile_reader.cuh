@@ -21,18 +21,18 @@ inline constexpr uint32_t k1024 = 0x64006400;
 // Four bytes, codes plus 128, in order.
 ENGINE_DEVICE void HalvesOfBytes(uint32_t word, uint32_t& first, uint32_t& second) {
   constexpr uint32_t k1152 = 0x64806480;
-  first = SubtractHalves(Permute(word, k1024, 0x4140), k1152);
-  second = SubtractHalves(Permute(word, k1024, 0x4342), k1152);
+  first = SubtractHalves(Permute(word, k1024, 0x5150), k1152);
+  second = SubtractHalves(Permute(word, k1024, 0x5352), k1152);
 }
 
 // Eight nibbles: 0 and 4, 1 and 5, … of each, less the bias (0 or 8).
 template <int kBias>
 ENGINE_DEVICE void HalvesOfNibbles(uint32_t word, uint32_t (&a)[4]) {
   constexpr uint32_t kLow = 0x000f000f;
-  constexpr uint32_t kHigh = 0x00f000f0;                                   // 16 · nibble
-  constexpr uint32_t kSixteenth = 0x2c002c00;                              // 1/16
-  constexpr uint32_t kLowBias = k1024 + kBias * 0x00010001u;               // 1024 + bias
-  constexpr uint32_t kHighBias = kBias == 0 ? 0xd400d400u : 0xd480d480u;   // −(64 + bias)
+  constexpr uint32_t kHigh = 0x00f000f0;                                  // 16 · nibble
+  constexpr uint32_t kSixteenth = 0x2c002c00;                             // 1/16
+  constexpr uint32_t kLowBias = k1024 + kBias * 0x00010001u;              // 1024 + bias
+  constexpr uint32_t kHighBias = kBias == 0 ? 0xd400d400u : 0xd480d480u;  // −(64 + bias)
   const uint32_t next = word >> 8;
   a[0] = SubtractHalves((word & kLow) | k1024, kLowBias);
   a[1] = FmaHalves((word & kHigh) | k1024, kSixteenth, kHighBias);
@@ -140,7 +140,8 @@ ENGINE_DEVICE float ReadWeight(const uint8_t* tile, int row, int k, const RowFac
   } else {
     TileRowFactors<kFormat> row_factors;
     row_factors.Load(tile, row, factors);
-    const int stored = kLayout.bits == 8 ? tile[place.byte] - 128 : (tile[place.byte] >> place.shift & 15) - kLayout.bias;
+    const int stored =
+        kLayout.bits == 8 ? tile[place.byte] - 128 : (tile[place.byte] >> place.shift & 15) - kLayout.bias;
     const float product = Multiply(row_factors.scale(k), static_cast<float>(stored));
     return kLayout.has_mins ? Add(product, -row_factors.min(k)) : product;
   }

@@ -1,11 +1,13 @@
-// Weight matrices as the GPU reads them: tiles of 16 rows, one behind the other along a row of tiles, in the order in which
-// the lanes of a warp feed them to the matrix unit. One list of formats covers all storage types:
+// Weight matrices as the GPU reads them: tiles of 16 rows, one behind the other along a row of tiles, in the order in
+// which the lanes of a warp feed them to the matrix unit. One list of formats covers all storage types:
 //
-//   half     weight = code · scale of the row, a power of two: F16 exactly, BF16 up to 2^−25 of the largest weight of the
+//   half     weight = code · scale of the row, a power of two: F16 exactly, BF16 up to 2^−25 of the largest weight of
+//   the
 //            row, F32 so as the sum of two planes
 //   coded    weight = scale · (code − bias) − min, both factors shared by a group of values of a row
 //
-// Codes lie first. With step = k / 16, lane = 4 · (row % 8) + k % 8 / 2, value 4 · (k % 16 / 8) + 2 · (row / 8) + k % 2:
+// Codes lie first. With step = k / 16, lane = 4 · (row % 8) + k % 8 / 2, value 4 · (k % 16 / 8) + 2 · (row / 8) + k %
+// 2:
 //   16 bits  16 bytes per lane and step
 //   8 bits   16 bytes per lane and 2 steps; bytes are codes plus 128
 //   4 bits   16 bytes per lane and 4 steps, a word for each; value 2j + i in nibble j + 4i
@@ -19,17 +21,17 @@ namespace engine::cuda {
 
 enum class TileFormat : int32_t {
   kHalf,
-  kInt8,      // our own types
+  kInt8,  // our own types
   kInt4,
   kInt4G64,
   kInt4G128,
   kInt4Sym,
-  kBlock4,    // Q4_0
-  kBlock8,    // Q8_0, Q5_0, IQ4_NL
-  kBlock8Min, // Q4_1, Q5_1
-  kSuper4Min, // Q4_K
-  kSuper8Min, // Q5_K
-  kSuper8,    // Q3_K, Q6_K, IQ3_S, IQ4_XS, TQ2_0
+  kBlock4,        // Q4_0
+  kBlock8,        // Q8_0, Q5_0, IQ4_NL
+  kBlock8Min,     // Q4_1, Q5_1
+  kSuper4Min,     // Q4_K
+  kSuper8Min,     // Q5_K
+  kSuper8,        // Q3_K, Q6_K, IQ3_S, IQ4_XS, TQ2_0
   kSuper8MinG16,  // Q2_K
 };
 inline constexpr int32_t kNumTileFormats = 13;
@@ -129,8 +131,8 @@ constexpr int32_t ActivationPlaceOf(int32_t row, int32_t k) {
 
 // Of each row of a matrix.
 struct RowFactors {
-  float d;      // Factors::kRow: what scale codes are multiplied with
-  float m;      // and min codes
+  float d;  // Factors::kRow: what scale codes are multiplied with
+  float m;  // and min codes
   // A power of two: half, what codes are multiplied with; coded, not below the row's largest magnitude.
   float scale;
 };
@@ -151,9 +153,7 @@ struct TiledMatrix {
            static_cast<size_t>(TileLayoutOf(format).tile_bytes());
   }
   constexpr size_t tile_bytes() const { return static_cast<size_t>(row_tiles()) * row_tile_bytes(); }
-  constexpr size_t factor_bytes() const {
-    return static_cast<size_t>(row_tiles() * kTileRows) * sizeof(RowFactors);
-  }
+  constexpr size_t factor_bytes() const { return static_cast<size_t>(row_tiles() * kTileRows) * sizeof(RowFactors); }
 };
 
 }  // namespace engine::cuda

@@ -8,8 +8,8 @@ namespace {
 
 constexpr int32_t kThreads = 128;
 
-// A row of the cache, by the rules of 8-bit activations (kernels/cpu/kv_cache.inc): scale = max |x| / 127, codes rounded
-// to even; below 2^−100 a row is zero, and with an infinity or a NaN its scale is NaN.
+// A row of the cache, by the rules of 8-bit activations (kernels/cpu/kv_cache.inc): scale = max |x| / 127, codes
+// rounded to even; below 2^−100 a row is zero, and with an infinity or a NaN its scale is NaN.
 struct KvQuantizer {
   float scale;
   float inverse;
@@ -46,7 +46,8 @@ ENGINE_DEVICE void StoreOne(uint8_t* address, float x, const KvQuantizer* quanti
 
 // A warp per token and KV head. What pads a position to 16 bytes is set to zero, as attention multiplies it.
 template <KvDType kDType>
-ENGINE_KERNEL(kThreads, 8) WriteKvKernel(WriteKvArgs args) {
+ENGINE_KERNEL(kThreads, 8)
+WriteKvKernel(WriteKvArgs args) {
   constexpr int kBytes = KvValueBytes(kDType);
   constexpr int kValues = KvVector<kDType>::kValues;
   const KvCache& cache = args.cache;

@@ -32,10 +32,10 @@ struct Thread {
   Fiber fiber;
   State state = State::kEnded;
   Index index;
-  Place place;                         // where it waits
-  void* own = nullptr;                 // its part of the warp's operation
+  Place place;                           // where it waits
+  void* own = nullptr;                   // its part of the warp's operation
   std::deque<std::vector<Copy>> groups;  // committed
-  std::vector<Copy> copies;            // not yet
+  std::vector<Copy> copies;              // not yet
 };
 
 // A barrier that bulk copies complete.
@@ -58,9 +58,7 @@ class Block {
  public:
   void Run(unsigned num_threads, uint64_t order);
 
-  void SyncThreads(Place place) {
-    Wait(Thread::State::kAtBarrier, place);
-  }
+  void SyncThreads(Place place) { Wait(Thread::State::kAtBarrier, place); }
   void Together(WarpOperation operation, void* own, Place place);
   void BarrierWait(uint64_t* barrier, uint32_t parity, Place place);
   // After what a transfer lacks may have come.
@@ -101,6 +99,8 @@ class Block {
 Block block;
 uint64_t chosen_order = 0;
 std::map<void*, std::unique_ptr<GuardedMemory>> allocations;
+
+bool CopiesEarly() { return chosen_order % 2 == 1; }
 
 void Block::Enter(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
@@ -231,8 +231,8 @@ void CheckGuards() {
 
 void Fail(const char* what, Place place) {
   fprintf(stderr, "emulator: %s\n  at %s:%u, block (%u, %u, %u), thread (%u, %u, %u)\n", what,
-          place.line() == 0 ? "?" : place.file_name(), static_cast<unsigned>(place.line()), block_index.x, block_index.y,
-          block_index.z, thread_index.x, thread_index.y, thread_index.z);
+          place.line() == 0 ? "?" : place.file_name(), static_cast<unsigned>(place.line()), block_index.x,
+          block_index.y, block_index.z, thread_index.x, thread_index.y, thread_index.z);
   fflush(stderr);
   _exit(kErrorStatus);
 }
@@ -281,7 +281,11 @@ void* StaticShared(const void* key, size_t bytes) {
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (address % bytes != 0) Fail("a copy of misaligned memory", place);
-  block.threads_[block.current_].copies.push_back({shared, global, bytes});
+  if (CopiesEarly()) {
+    memcpy(shared, global, bytes);
+  } else {
+    block.threads_[block.current_].copies.push_back({shared, global, bytes});
+  }
 }
 
 void CommitCopies() {
@@ -313,7 +317,11 @@ void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrie
   if (address % 16 != 0) Fail("a bulk copy of misaligned memory", place);
   Transfer& transfer = block.TransferAt(barrier, place);
   transfer.missing -= bytes;
-  transfer.copies.push_back({shared, global, bytes});
+  if (CopiesEarly()) {
+    memcpy(shared, global, bytes);
+  } else {
+    transfer.copies.push_back({shared, global, bytes});
+  }
   block.WakeWaiting();
 }
 

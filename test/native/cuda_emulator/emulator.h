@@ -2,7 +2,7 @@
 // mistakes, not to be fast:
 //   * a warp operation or a barrier that not all of its threads reach at one place in the source is an error;
 //   * shared memory begins as NaN and ends at a page that cannot be touched, and so does what Allocate gives;
-//   * asynchronous copies happen as late as they may, when somebody waits for them;
+//   * asynchronous copies happen as late as they may, when somebody waits for them, or as early (SetOrder);
 //   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race.
 // An error is printed with its place, block and thread, and ends the process with kErrorStatus.
 //
@@ -34,7 +34,8 @@ struct LaunchSize {
 // Runs kernel() in every thread of every block.
 void Launch(const LaunchSize& size, const std::function<void()>& kernel);
 
-// Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed.
+// Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed. Odd
+// seeds make asynchronous copies happen at once, even ones when they are waited for.
 void SetOrder(uint64_t seed);
 
 using Place = std::source_location;
@@ -56,7 +57,8 @@ T& StaticShared(Tag) {
   return *static_cast<T*>(StaticShared(&key, sizeof(T)));
 }
 
-// Copies of one thread (cp.async): those since the last commit are a group; waits until at most `pending` are unfinished.
+// Copies of one thread (cp.async): those since the last commit are a group; waits until at most `pending` are
+// unfinished.
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place = Place::current());
 void CommitCopies();
 void WaitCopies(int pending);
@@ -67,8 +69,8 @@ void BarrierExpect(uint64_t* barrier, uint32_t bytes);
 void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Place place = Place::current());
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::current());
 
-// Memory that stands for a device's: bytes at [−kCanary, 0) and up to the next multiple of 16 are checked by Free and after
-// every launch, and whoever touches the page behind ends the process. Filled with 0xff, NaN as floats and halves.
+// Memory that stands for a device's: bytes at [−kCanary, 0) and up to the next multiple of 16 are checked by Free and
+// after every launch, and whoever touches the page behind ends the process. Filled with 0xff, NaN as floats and halves.
 void* Allocate(size_t bytes);
 void Free(void* memory);
 

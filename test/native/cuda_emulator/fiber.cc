@@ -55,7 +55,7 @@ struct Fiber::State {
   void Begin(void (*entry)(void*), void* argument) {
     auto* top = reinterpret_cast<uintptr_t*>(memory + kGuardBytes + kStackBytes);
     // As engine_emulator_switch leaves it: r15, r14, r13, r12, rbx, rbp, return address.
-    *--top = 0;
+    top -= 2;  // the stack is aligned to 16 bytes where engine_emulator_start calls
     *--top = reinterpret_cast<uintptr_t>(&engine_emulator_start);
     *--top = 0;
     *--top = 0;
