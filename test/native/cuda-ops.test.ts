@@ -33,12 +33,13 @@ describe.skipIf(noEmulatedCuda)(`ops on an emulated GPU${noEmulatedCuda ?? ''}`,
   it.each(cases)('$name', { timeout: 60_000 }, async (opCase) => {
     const interpreter = new ReferenceInterpreter(opCase.plan, writeWeights(opCase, folder), opCase.limits);
     const outputs = await run(nativeCudaBackend({ library, precise: true, threads: 2 }), opCase);
+    // Inputs are rows of float32 tables, of which 22 bits are kept: a key may become the neighbouring f16.
+    const tolerance = Math.max(opCase.tolerance, opCase.name.includes('attention') ? 1e-4 : 1e-6);
     opCase.steps.forEach((batch, i) => {
       interpreter.step(batch);
       opCase.outputs.forEach((buffer, j) => {
         const actual = outputs[i * opCase.outputs.length + j]!;
-        // Matrices of float32 keep 22 bits.
-        expectClose(actual, interpreter.read(buffer), Math.max(opCase.tolerance, 1e-6), `step ${i}, output ${j}`);
+        expectClose(actual, interpreter.read(buffer), tolerance, `step ${i}, output ${j}`);
       });
     });
     expect(outputs.length).toBeGreaterThan(0);
