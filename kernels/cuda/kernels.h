@@ -8,9 +8,9 @@
 // are exact and sums float32. Weights are exact but for what tiles.h says. There is no q8 variant: a GPU gains nothing
 // by it.
 //
-// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows rows
-// in a step they do not depend on the other rows either, bit for bit; LinearMany, for more rows, reads weights rounded to
-// half precision, in another order.
+// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
+// rows in a step they do not depend on the other rows either, bit for bit; LinearMany, for more rows, reads weights
+// rounded to half precision, in another order.
 #pragma once
 
 #include <cstddef>
