@@ -8,9 +8,9 @@
 // are exact and sums float32. Weights are exact but for what tiles.h says. There is no q8 variant: a GPU gains nothing
 // by it.
 //
-// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most
-// kBatchInvariantRows rows in a step they do not depend on the other rows either, bit for bit: LinearMany, which reads
-// dequantised weights in another order, is for more rows.
+// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
+// rows in a step they do not depend on the other rows either, bit for bit; LinearMany, for more rows, reads weights
+// rounded to half precision, in another order.
 #pragma once
 
 #include <cstddef>
@@ -42,7 +42,6 @@ struct LaunchShape {
   int32_t shared_bytes;    // dynamic
 };
 
-inline constexpr int32_t kBatchInvariantRows = 16;
 // Rows that one pass over the weights of Linear serves.
 inline constexpr int32_t kMaxLinearRows = 32;
 inline constexpr int32_t kMaxHeadDim = 256;
