@@ -134,7 +134,8 @@ CudaRequest ToCudaRequest(const Napi::Object& cuda) {
   return {.library = cuda.Get("library").ToString(),
           .device = cuda.Get("device").ToNumber(),
           .parts = cuda.Get("parts").ToNumber(),
-          .graphs = cuda.Get("graphs").ToBoolean()};
+          .graphs = cuda.Get("graphs").ToBoolean(),
+          .synthetic = false};
 }
 
 class SessionObject : public Napi::ObjectWrap<SessionObject> {

@@ -145,6 +145,7 @@ class CudaExecutor final : public Executor {
     if (Failure failure = OpenDevice(cuda_.library, cuda_.device, &device_)) return failure;
     if (Failure failure = CheckSupport(plan_, device_)) return failure;
     if (Failure failure = Allocate()) return failure;
+    if (cuda_.synthetic) return weights_.Draw(plan_, device_);
     return weights_.Load(plan_, device_, cuda_.device, request, cancelled_);
   }
 

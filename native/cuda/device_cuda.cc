@@ -9,7 +9,9 @@ namespace engine::cuda {
 namespace {
 
 int Count(int32_t* num_devices) {
-  int count = 0;
+  *num_devices = 0;
+  int driver = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return cudaSuccess;  // there is none
   const cudaError_t error = cudaGetDeviceCount(&count);
   *num_devices = error == cudaSuccess ? count : 0;
   cudaGetLastError();  // no device is no error of a later call

@@ -52,7 +52,7 @@ Failure OpenLibrary(const std::string& path, const DeviceApi** api) {
 
 Failure CountDevices(const DeviceApi& api, int32_t* count) {
   if (const int error = api.count(count); error != 0) return Unavailable(api.explain(error));
-  return *count == 0 ? Unavailable("there is no GPU that CUDA can use") : Failure{};
+  return *count == 0 ? Unavailable("there is no GPU that CUDA can use, or no driver for it") : Failure{};
 }
 
 }  // namespace

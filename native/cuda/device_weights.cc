@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "kernels/cuda/pack.h"
+#include "native/cuda/synthetic_tiles.h"
 #include "native/quantize.h"
 #include "native/stored_weights.h"
 
@@ -18,6 +19,9 @@ static_assert(kTileRows == kernels::kPanelRows);
 
 // A thread packs and copies about this many bytes of tiles at once.
 constexpr size_t kPieceBytes = size_t{8} << 20;
+
+// Rows of tiles that are drawn; a matrix repeats them.
+constexpr int32_t kDrawnRowTiles = 8;
 
 std::vector<bool> MatricesOf(const engine::Plan& plan) {
   std::vector<bool> matrices(plan.weights.size());
@@ -217,6 +221,42 @@ Failure DeviceWeights::Load(const engine::Plan& plan, const Device& device, int3
     if (error != 0) return device.Check(error);
   }
   return Uploader(plan, device, index, request, files, matrices_, cancelled).Run();
+}
+
+Failure DeviceWeights::Draw(const engine::Plan& plan, const Device& device) {
+  const DeviceApi& api = *device.api;
+  Carver carver(memory_.data());
+  Carve(plan, &carver);
+  uint64_t seed = 1;
+  // Copies what is there behind itself until `total` bytes are.
+  const auto repeat = [&](const void* memory, size_t done, size_t total) {
+    auto* data = static_cast<uint8_t*>(const_cast<void*>(memory));
+    int error = 0;
+    for (; error == 0 && done < total; done *= 2) {
+      error = api.copy(nullptr, data + done, data, std::min(done, total - done));
+    }
+    return error;
+  };
+  for (size_t id = 0; id < matrices_.size(); id++) {
+    const std::vector<float> ones(vectors_[id] == nullptr ? 0 : static_cast<size_t>(plan.weights[id].columns), 1.0f);
+    int error = ones.empty()
+                    ? 0
+                    : api.copy(nullptr, const_cast<float*>(vectors_[id]), ones.data(), ones.size() * sizeof(float));
+    if (const TiledMatrix& matrix = matrices_[id]; error == 0 && matrix.tiles != nullptr) {
+      const int32_t count = std::min(matrix.row_tiles(), kDrawnRowTiles);
+      std::vector<uint8_t> tiles(static_cast<size_t>(count) * matrix.row_tile_bytes());
+      std::vector<RowFactors> factors(static_cast<size_t>(count) * kTileRows);
+      DrawTiles(matrix, seed++, &tiles, &factors);
+      const size_t factor_bytes = factors.size() * sizeof(RowFactors);
+      error = api.copy(nullptr, const_cast<uint8_t*>(matrix.tiles), tiles.data(), tiles.size());
+      if (error == 0) error = api.copy(nullptr, const_cast<RowFactors*>(matrix.factors), factors.data(), factor_bytes);
+      if (error == 0) error = repeat(matrix.tiles, tiles.size(), matrix.tile_bytes());
+      if (error == 0) error = repeat(matrix.factors, factor_bytes, matrix.factor_bytes());
+    }
+    if (error == 0) error = api.wait(nullptr);
+    if (error != 0) return device.Check(error);
+  }
+  return {};
 }
 
 void DeviceWeights::Carve(const engine::Plan& plan, Carver* carver) {

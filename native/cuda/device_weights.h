@@ -27,6 +27,9 @@ class DeviceWeights {
   const std::vector<TiledMatrix>& matrices() const { return matrices_; }
   const std::vector<const float*>& vectors() const { return vectors_; }
 
+  // Weights drawn from a seed instead: those of a model with random weights, but for rows of tiles that are repeated.
+  Failure Draw(const engine::Plan& plan, const Device& device);
+
  private:
   void Carve(const engine::Plan& plan, Carver* carver);
 
