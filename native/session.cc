@@ -88,6 +88,7 @@ Failure Session::Load(LoadRequest* request) {
       request->cuda ? MakeCudaExecutor(plan_, cancelled_) : MakeCpuExecutor(plan_, cancelled_);
   if (Failure failure = executor->Load(*request)) return failure;
   executor_ = std::move(executor);
+  bytes_ = executor_->bytes() + sample_scratch_.size();
   return {};
 }
 

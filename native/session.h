@@ -63,8 +63,8 @@ class Session {
                  const SamplingOutputs& outputs) const;
 
   const Plan& plan() const { return plan_; }
-  // Of this machine's memory, other than mapped files.
-  uint64_t bytes() const { return executor_->bytes() + sample_scratch_.size(); }
+  // Of this machine's memory, other than mapped files, as it was when the load job was done.
+  uint64_t bytes() const { return bytes_; }
 
  private:
   void Execute();
@@ -88,6 +88,7 @@ class Session {
   const kernels::Kernels* kernels_ = nullptr;
   Reservation sample_scratch_;          // for sampling on the JavaScript thread, while a step may be running
   std::unique_ptr<Executor> executor_;  // once loaded
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace engine

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { EngineError } from '../base/errors.js';
 import type { Backend, SessionLimits, WeightTable } from './backend.js';
@@ -58,17 +58,31 @@ export interface CudaInfo {
   readonly devices: readonly NativeCudaDevice[];
   /** Why no GPU can be used; null if one can. */
   readonly problem: string | null;
+  /** Whether there seems to be one all the same, so that users should know. */
+  readonly isPresent: boolean;
 }
 
 export function cudaInfo(): CudaInfo {
+  const none = { library: null, devices: [], isPresent: false };
   const { loaded } = tryAddons();
-  if (loaded === null) return { library: null, devices: [], problem: 'the addon cannot be loaded' };
+  if (loaded === null) return { ...none, problem: 'the addon cannot be loaded' };
   const library = libraryPath(loaded.path);
-  if (!existsSync(library)) return { library: null, devices: [], problem: notBuilt(library) };
+  if (!existsSync(library)) return { ...none, problem: notBuilt(library) };
   const devices = loaded.addon.cudaDevices(library);
-  if (!Array.isArray(devices)) return { library, devices: [], problem: String(devices.parameters.reason) };
-  const old = devices[0]?.usable ? null : tooOld(devices[0]!);
-  return { library, devices, problem: old };
+  if (!Array.isArray(devices)) {
+    return { ...none, library, problem: String(devices.parameters.reason), isPresent: hasHardware() };
+  }
+  return { library, devices, problem: devices[0]!.usable ? null : tooOld(devices[0]!), isPresent: true };
+}
+
+/** Whether a device of NVIDIA's is plugged in, as far as the operating system tells without a driver. */
+function hasHardware(): boolean {
+  const folder = '/sys/bus/pci/devices';
+  try {
+    return readdirSync(folder).some((name) => readFileSync(join(folder, name, 'vendor'), 'latin1').trim() === '0x10de');
+  } catch {
+    return false;
+  }
 }
 
 /** What kernels do on a GPU, and why. */

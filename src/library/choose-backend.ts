@@ -35,10 +35,9 @@ export function chooseBackend(options: Pick<LoadOptions, 'backend' | 'threads' |
   if (wanted === 'native-cpu') return cpu();
   if (wanted === 'native-cuda') return cuda();
   try {
-    // Without the library there is nothing to fall back from: most machines have no GPU.
-    const { library, problem } = cudaInfo();
-    if (library !== null && problem === null) return cuda();
-    return cpu(library === null ? null : `no GPU is used: ${problem}`);
+    const { problem, isPresent } = cudaInfo();
+    if (problem === null) return cuda();
+    return cpu(isPresent ? `no GPU is used: ${problem}` : null);
   } catch (error) {
     if (!(error instanceof EngineError) || error.code !== 'BACKEND_UNAVAILABLE') throw error;
     return reference(`${error.message}; using the reference backend, which is slow`);

@@ -1,6 +1,6 @@
 // The table of native/cuda/device.h over the emulator. Its device is small, so that kernels need several turns and
-// memory runs out; a variable makes it fail: ENGINE_EMULATED_FAILURE=n lets the n-th launch from now on, and all after
-// it, fail.
+// memory runs out. Variables make it fail: with ENGINE_EMULATED_FAILURE=n the n-th launch from now on and all after it
+// are lost, ENGINE_EMULATED_NONE takes it away, ENGINE_EMULATED_CAPABILITY=75 makes it old.
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -47,6 +47,9 @@ int Describe(int32_t, DeviceInfo* info) {
   *info = {};
   std::strcpy(info->name, "Emulated GPU");
   info->limits = kLimits;
+  if (const char* capability = std::getenv("ENGINE_EMULATED_CAPABILITY")) {
+    info->limits.compute_capability = std::atoi(capability);
+  }
   info->driver_version = info->runtime_version = 13000;
   info->memory_bytes = kMemoryBytes;
   info->free_bytes = kMemoryBytes - state.allocated;
