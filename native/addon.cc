@@ -1,6 +1,7 @@
-// The glue between Node and sessions, and the only file that includes Node's headers. It copies inputs, queues jobs and
-// settles promises; every promise resolves, with a result, or with { code, parameters } of an error for TypeScript to
-// throw. All state belongs to a session's object, so any number of environments (worker threads) can use the addon.
+// The glue between Node and sessions, and with addon_values.h the only file that includes Node's headers. It copies
+// inputs, queues jobs and settles promises; every promise resolves, with a result, or with { code, parameters } of an
+// error for TypeScript to throw. All state belongs to a session's object, so any number of environments (worker
+// threads) can use the addon.
 #include <napi.h>
 
 #include <functional>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <variant>
 
+#include "native/addon_values.h"
 #include "native/cuda/cuda_executor.h"
 #include "native/cuda/device_library.h"
 #include "native/gptq.h"
@@ -30,65 +32,6 @@ struct Call final : Job {
   Napi::Promise::Deferred deferred;
   napi_ref results = nullptr;  // keeps the arrays alive that a step writes to
 };
-
-Napi::Value ToJs(Napi::Env env, const Failure& failure) {
-  if (!failure) return env.Undefined();
-  Napi::Object parameters = Napi::Object::New(env);
-  for (const auto& [name, value] : failure.parameters) {
-    if (const auto* text = std::get_if<std::string>(&value)) {
-      parameters.Set(name, *text);
-    } else {
-      parameters.Set(name, std::get<double>(value));
-    }
-  }
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("code", failure.code);
-  object.Set("parameters", parameters);
-  return object;
-}
-
-template <class T>
-constexpr napi_typedarray_type kArrayType = std::is_same_v<T, float>     ? napi_float32_array
-                                            : std::is_same_v<T, double>  ? napi_float64_array
-                                            : std::is_same_v<T, uint8_t> ? napi_uint8_array
-                                                                         : napi_int32_array;
-
-// Reads typed arrays; `ok` turns false if one is of another type. Undefined is an empty array.
-class Arrays {
- public:
-  explicit Arrays(Napi::Env env) : env_(env) {}
-
-  template <class T>
-  std::span<T> Get(const Napi::Value& value) {
-    napi_typedarray_type type = kArrayType<T>;
-    size_t length = 0;
-    void* data = nullptr;
-    if (value.IsUndefined()) return {};
-    if (napi_get_typedarray_info(env_, value, &type, &length, &data, nullptr, nullptr) != napi_ok ||
-        type != kArrayType<T>) {
-      ok_ = false;
-      return {};
-    }
-    return {static_cast<T*>(data), length};
-  }
-
-  // Copies; To has the size of one or several words.
-  template <class T, class To>
-  void Copy(const Napi::Value& value, std::vector<To>* to) {
-    const std::span<T> from = Get<T>(value);
-    if (from.size_bytes() % sizeof(To) != 0) ok_ = false;
-    to->resize(from.size_bytes() / sizeof(To));
-    if (!to->empty()) std::memcpy(to->data(), from.data(), to->size() * sizeof(To));
-  }
-
-  bool ok() const { return ok_; }
-
- private:
-  Napi::Env env_;
-  bool ok_ = true;
-};
-
-constexpr const char* kWrongArrays = "arrays of a wrong type or length were given to native code";
 
 // Arguments `first` … `first` + 6: sampling, history offsets and ids, bias offsets, ids and values, mask.
 void CopySampling(const Napi::CallbackInfo& info, size_t first, Arrays* arrays, SamplingInputs* to) {
@@ -122,12 +65,6 @@ bool GetRows(const Napi::Value& value, const Batch& batch, int32_t width, Arrays
   const std::span<float> values = arrays->Get<float>(value);
   *out = values.empty() ? nullptr : values.data();
   return values.empty() || values.size() == batch.sampling.records.size() * static_cast<size_t>(width);
-}
-
-FileStamp ToFileStamp(const Napi::Object& file) {
-  return {.path = file.Get("path").ToString(),
-          .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
-          .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()};
 }
 
 CudaRequest ToCudaRequest(const Napi::Object& cuda) {
