@@ -1,6 +1,7 @@
-// The glue between Node and sessions, and the only file that includes Node's headers. It copies inputs, queues jobs and
-// settles promises; every promise resolves, with a result, or with { code, parameters } of an error for TypeScript to
-// throw. All state belongs to a session's object, so any number of environments (worker threads) can use the addon.
+// The glue between Node and sessions, and with addon_values.h the only file that includes Node's headers. It copies
+// inputs, queues jobs and settles promises; every promise resolves, with a result, or with { code, parameters } of an
+// error for TypeScript to throw. All state belongs to a session's object, so any number of environments (worker
+// threads) can use the addon.
 #include <napi.h>
 
 #include <functional>
@@ -13,6 +14,9 @@
 #include <utility>
 #include <variant>
 
+#include "native/addon_values.h"
+#include "native/cuda/cuda_executor.h"
+#include "native/cuda/device_library.h"
 #include "native/gptq.h"
 #include "native/measure.h"
 #include "native/quantize.h"
@@ -28,65 +32,6 @@ struct Call final : Job {
   Napi::Promise::Deferred deferred;
   napi_ref results = nullptr;  // keeps the arrays alive that a step writes to
 };
-
-Napi::Value ToJs(Napi::Env env, const Failure& failure) {
-  if (!failure) return env.Undefined();
-  Napi::Object parameters = Napi::Object::New(env);
-  for (const auto& [name, value] : failure.parameters) {
-    if (const auto* text = std::get_if<std::string>(&value)) {
-      parameters.Set(name, *text);
-    } else {
-      parameters.Set(name, std::get<double>(value));
-    }
-  }
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("code", failure.code);
-  object.Set("parameters", parameters);
-  return object;
-}
-
-template <class T>
-constexpr napi_typedarray_type kArrayType = std::is_same_v<T, float>     ? napi_float32_array
-                                            : std::is_same_v<T, double>  ? napi_float64_array
-                                            : std::is_same_v<T, uint8_t> ? napi_uint8_array
-                                                                         : napi_int32_array;
-
-// Reads typed arrays; `ok` turns false if one is of another type. Undefined is an empty array.
-class Arrays {
- public:
-  explicit Arrays(Napi::Env env) : env_(env) {}
-
-  template <class T>
-  std::span<T> Get(const Napi::Value& value) {
-    napi_typedarray_type type = kArrayType<T>;
-    size_t length = 0;
-    void* data = nullptr;
-    if (value.IsUndefined()) return {};
-    if (napi_get_typedarray_info(env_, value, &type, &length, &data, nullptr, nullptr) != napi_ok ||
-        type != kArrayType<T>) {
-      ok_ = false;
-      return {};
-    }
-    return {static_cast<T*>(data), length};
-  }
-
-  // Copies; To has the size of one or several words.
-  template <class T, class To>
-  void Copy(const Napi::Value& value, std::vector<To>* to) {
-    const std::span<T> from = Get<T>(value);
-    if (from.size_bytes() % sizeof(To) != 0) ok_ = false;
-    to->resize(from.size_bytes() / sizeof(To));
-    if (!to->empty()) std::memcpy(to->data(), from.data(), to->size() * sizeof(To));
-  }
-
-  bool ok() const { return ok_; }
-
- private:
-  Napi::Env env_;
-  bool ok_ = true;
-};
-
-constexpr const char* kWrongArrays = "arrays of a wrong type or length were given to native code";
 
 // Arguments `first` … `first` + 6: sampling, history offsets and ids, bias offsets, ids and values, mask.
 void CopySampling(const Napi::CallbackInfo& info, size_t first, Arrays* arrays, SamplingInputs* to) {
@@ -122,10 +67,12 @@ bool GetRows(const Napi::Value& value, const Batch& batch, int32_t width, Arrays
   return values.empty() || values.size() == batch.sampling.records.size() * static_cast<size_t>(width);
 }
 
-FileStamp ToFileStamp(const Napi::Object& file) {
-  return {.path = file.Get("path").ToString(),
-          .size = static_cast<uint64_t>(file.Get("size").ToNumber().Int64Value()),
-          .mtime_ms = file.Get("mtimeMs").ToNumber().DoubleValue()};
+CudaRequest ToCudaRequest(const Napi::Object& cuda) {
+  return {.library = cuda.Get("library").ToString(),
+          .device = cuda.Get("device").ToNumber(),
+          .parts = cuda.Get("parts").ToNumber(),
+          .graphs = cuda.Get("graphs").ToBoolean(),
+          .synthetic = false};
 }
 
 class SessionObject : public Napi::ObjectWrap<SessionObject> {
@@ -175,7 +122,8 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
 
   using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
 
-  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime })
+  // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime,
+  //        cuda?: { library, device, parts, graphs } })
   Napi::Value Load(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
     const auto request = info[0].As<Napi::Object>();
@@ -193,6 +141,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     load.oversubscribed = request.Get("oversubscribed").ToBoolean();
     load.adaptive = request.Get("adaptive").ToBoolean();
     load.chunk_time = request.Get("chunkTime").ToNumber();
+    if (!request.Get("cuda").IsUndefined()) load.cuda = ToCudaRequest(request.Get("cuda").As<Napi::Object>());
     if (started_ || disposed_ || !arrays.ok() || load.kernels == nullptr || load.num_threads < 1) {
       return Settle(*call, Internal("a session was loaded with wrong arguments"));
     }
@@ -538,6 +487,53 @@ Napi::Value MeasureTask(const Napi::CallbackInfo& info) {
   });
 }
 
+// cudaDevices(path of the library): what it finds, or a failure.
+Napi::Value CudaDevices(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  std::vector<cuda::DeviceInfo> devices;
+  if (Failure failure = cuda::ListDevices(info[0].ToString(), &devices)) return ToJs(env, failure);
+  Napi::Array list = Napi::Array::New(env, devices.size());
+  for (size_t i = 0; i < devices.size(); i++) {
+    const cuda::DeviceInfo& device = devices[i];
+    const auto version = [](int32_t number) {
+      return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+    };
+    const int32_t capability = device.limits.compute_capability;
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", device.name);
+    entry.Set("computeCapability", std::to_string(capability / 10) + "." + std::to_string(capability % 10));
+    entry.Set("usable", capability >= cuda::kMinComputeCapability);
+    entry.Set("multiprocessors", device.limits.num_multiprocessors);
+    entry.Set("sharedMemory", device.limits.shared_block_bytes);
+    entry.Set("memory", static_cast<double>(device.memory_bytes));
+    entry.Set("freeMemory", static_cast<double>(device.free_bytes));
+    entry.Set("driver", version(device.driver_version));
+    entry.Set("runtime", version(device.runtime_version));
+    list.Set(static_cast<uint32_t>(i), entry);
+  }
+  return list;
+}
+
+// cudaLaunches({ library, device, parts, graphs }, plan words, number of files, tokens, rows, context): the launch plan
+// of such a step as text, or a failure.
+Napi::Value CudaLaunches(const Napi::CallbackInfo& info) {
+  Arrays arrays(info.Env());
+  std::vector<int32_t> words;
+  arrays.Copy<int32_t>(info[1], &words);
+  const auto number = [&](size_t i) { return info[i].ToNumber().Int32Value(); };
+  Plan plan;
+  if (!arrays.ok()) return ToJs(info.Env(), Internal(kWrongArrays));
+  if (std::string problem = DecodePlan(words, static_cast<size_t>(number(2)), &plan); !problem.empty()) {
+    return ToJs(info.Env(), Internal(std::move(problem)));
+  }
+  std::string text;
+  const CudaRequest request = ToCudaRequest(info[0].As<Napi::Object>());
+  if (Failure failure = cuda::DescribeLaunches(plan, request, {number(3), number(4), number(5)}, &text)) {
+    return ToJs(info.Env(), failure);
+  }
+  return Napi::String::New(info.Env(), text);
+}
+
 // isa(limit?): the best instruction set up to `limit`; null for an unknown name.
 Napi::Value SelectIsa(const Napi::CallbackInfo& info) {
   const std::string limit = info[0].IsUndefined() ? "" : info[0].ToString().Utf8Value();
@@ -550,6 +546,8 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("abi", kAbiNumber);
   exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
   exports.Set("Session", SessionObject::Define(env));
+  exports.Set("cudaDevices", Napi::Function::New<CudaDevices>(env, "cudaDevices"));
+  exports.Set("cudaLaunches", Napi::Function::New<CudaLaunches>(env, "cudaLaunches"));
   exports.Set("addGram", Napi::Function::New<AddGramTask>(env, "addGram"));
   exports.Set("makeErrorModel", Napi::Function::New<MakeErrorModelTask>(env, "makeErrorModel"));
   exports.Set("measure", Napi::Function::New<MeasureTask>(env, "measure"));

@@ -119,43 +119,47 @@ std::string CheckSampling(const SamplingInputs& inputs, int32_t num_positions, i
   return "";
 }
 
-void SampleRow(const kernels::Kernels& kernels, const SamplingInputs& inputs, int32_t row, const float* logits,
-               int32_t position, int32_t vocab_size, uint8_t* scratch, const SamplingOutputs& out) {
+kernels::SamplingRow SamplingRowOf(const SamplingInputs& inputs, int32_t row, const float* logits, int32_t position,
+                                   int32_t vocab_size) {
   const SamplingRecord& record = inputs.records[row];
   const auto [history_start, history_length] = RowOf(inputs.history, row);
   const auto [bias_start, bias_length] = RowOf(inputs.bias, row);
   const size_t mask_words = (static_cast<size_t>(vocab_size) + 31) / 32;
+  return {
+      .logits = logits,
+      .position = position + 1,
+      .choice = record.choice,
+      .seed_low = static_cast<uint32_t>(record.seed_low),
+      .seed_high = static_cast<uint32_t>(record.seed_high),
+      .flags = record.flags,
+      .temperature = record.temperature,
+      .top_k = record.top_k,
+      .top_p = record.top_p,
+      .min_p = record.min_p,
+      .typical_p = record.typical_p,
+      .repetition_penalty = record.repetition_penalty,
+      .presence_penalty = record.presence_penalty,
+      .frequency_penalty = record.frequency_penalty,
+      .history = inputs.history.ids.data() + history_start,
+      .history_length = history_length,
+      .prompt_length = std::min(record.prompt_length, history_length),
+      .bias_ids = inputs.bias.ids.data() + bias_start,
+      .bias_values = inputs.bias.values.data() + bias_start,
+      .bias_length = bias_length,
+      .mask = inputs.mask.empty() ? nullptr : inputs.mask.data() + static_cast<size_t>(row) * mask_words,
+      // Without the flag no room for alternatives was made.
+      .num_top = (record.flags & kernels::kLogprobs) != 0 ? std::min(record.num_top, vocab_size) : 0,
+  };
+}
+
+void SampleRow(const kernels::Kernels& kernels, const SamplingInputs& inputs, int32_t row, const float* logits,
+               int32_t position, int32_t vocab_size, uint8_t* scratch, const SamplingOutputs& out) {
   int32_t* top_ids = out.top_ids + static_cast<size_t>(row) * static_cast<size_t>(out.num_top);
   float* top_logprobs = out.top_logprobs + static_cast<size_t>(row) * static_cast<size_t>(out.num_top);
   std::fill_n(top_ids, out.num_top, -1);
   std::fill_n(top_logprobs, out.num_top, std::numeric_limits<float>::quiet_NaN());
   kernels.sample({
-      .row =
-          {
-              .logits = logits,
-              .position = position + 1,
-              .choice = record.choice,
-              .seed_low = static_cast<uint32_t>(record.seed_low),
-              .seed_high = static_cast<uint32_t>(record.seed_high),
-              .flags = record.flags,
-              .temperature = record.temperature,
-              .top_k = record.top_k,
-              .top_p = record.top_p,
-              .min_p = record.min_p,
-              .typical_p = record.typical_p,
-              .repetition_penalty = record.repetition_penalty,
-              .presence_penalty = record.presence_penalty,
-              .frequency_penalty = record.frequency_penalty,
-              .history = inputs.history.ids.data() + history_start,
-              .history_length = history_length,
-              .prompt_length = std::min(record.prompt_length, history_length),
-              .bias_ids = inputs.bias.ids.data() + bias_start,
-              .bias_values = inputs.bias.values.data() + bias_start,
-              .bias_length = bias_length,
-              .mask = inputs.mask.empty() ? nullptr : inputs.mask.data() + static_cast<size_t>(row) * mask_words,
-              // Without the flag no room for alternatives was made.
-              .num_top = (record.flags & kernels::kLogprobs) != 0 ? std::min(record.num_top, vocab_size) : 0,
-          },
+      .row = SamplingRowOf(inputs, row, logits, position, vocab_size),
       .vocab_size = vocab_size,
       .scratch = scratch,
       .token = out.tokens + row,

@@ -40,6 +40,10 @@ struct Batch {
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   int32_t num_seqs() const { return static_cast<int32_t>(context_lens.size()); }
+  // Positions are below it.
+  int32_t end_position() const {
+    return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+  }
   int32_t max_blocks() const { return num_seqs() == 0 ? 0 : static_cast<int32_t>(block_tables.size()) / num_seqs(); }
 };
 
@@ -56,6 +60,11 @@ struct SamplingOutputs {
 std::string CheckBatch(const Batch& batch, const Plan& plan);
 // `num_positions`: how many token rows the records may name.
 std::string CheckSampling(const SamplingInputs& inputs, int32_t num_positions, int32_t vocab_size);
+
+// Row `row` of the inputs as kernels take it, with pointers into the inputs; its logits belong to the token at
+// `position`.
+kernels::SamplingRow SamplingRowOf(const SamplingInputs& inputs, int32_t row, const float* logits, int32_t position,
+                                   int32_t vocab_size);
 
 // Samples row `row` of the inputs from its logits, which belong to the token at `position`.
 void SampleRow(const kernels::Kernels& kernels, const SamplingInputs& inputs, int32_t row, const float* logits,

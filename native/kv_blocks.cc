@@ -14,7 +14,6 @@ namespace {
 constexpr char kMagic[] = "ENGINEKV";
 constexpr uint32_t kByteOrder = 0x01020304;
 constexpr uint32_t kVersion = 1;
-constexpr uint32_t kNativeLayout = 1;
 constexpr size_t kMaxLabelBytes = size_t{16} << 20;
 
 // Offsets in the head of a file.
@@ -72,13 +71,7 @@ Failure KvBlocks::Copy(std::span<const int32_t> pairs) const {
   const size_t most = 2 * static_cast<size_t>(plan_.limits.num_blocks);
   if (std::string problem = Check(pairs, most, 0); !problem.empty()) return Internal(std::move(problem));
   for (size_t i = 0; i < pairs.size(); i += 2) {
-    // From the start of the one to the start of the other is the same way in every layer, times its bytes.
-    const int64_t distance = int64_t{pairs[i + 1]} - pairs[i];
-    if (distance == 0) continue;
-    ForLayers(pairs[i], [&](uint8_t* data, size_t bytes) {
-      std::memcpy(data + distance * static_cast<int64_t>(bytes), data, bytes);
-      return true;
-    });
+    if (Failure failure = memory_.Copy(pairs[i], pairs[i + 1])) return failure;
   }
   return {};
 }
@@ -100,7 +93,8 @@ Failure KvBlocks::Save(const std::string& path, std::span<const int32_t> blocks,
   bool written = write(head.data(), head.size());
   for (size_t i = 0; i < blocks.size() && written; i++) {
     if (cancelled_.load(std::memory_order_relaxed)) return Disposed();
-    written = ForLayers(blocks[i], write);
+    if (Failure failure = memory_.Open(blocks[i], true)) return failure;
+    written = ForSegments(write);
   }
   if (written) problem = file.Write(&crc, sizeof crc);
   if (problem.empty()) problem = file.Commit();
@@ -135,7 +129,9 @@ Failure KvBlocks::Load(const std::string& path, std::span<const int32_t> blocks,
   };
   for (const int32_t block : blocks) {
     if (cancelled_.load(std::memory_order_relaxed)) return Disposed();
-    if (!ForLayers(block, read)) return FileUnreadable(path, "reading failed");
+    if (Failure failure = memory_.Open(block, false)) return failure;
+    if (!ForSegments(read)) return FileUnreadable(path, "reading failed");
+    if (Failure failure = memory_.Store()) return failure;
   }
   uint32_t stored;
   if (!file.Read(&stored, sizeof stored)) return FileUnreadable(path, "reading failed");
@@ -157,7 +153,7 @@ std::string KvBlocks::Check(std::span<const int32_t> blocks, size_t most, size_t
 std::vector<uint8_t> KvBlocks::MakeHead(size_t num_blocks, std::span<const uint8_t> label) const {
   std::vector<uint8_t> head(kMagic, kMagic + 8);
   for (const size_t word :
-       {size_t{kByteOrder}, size_t{kVersion}, size_t{kNativeLayout}, static_cast<size_t>(plan_.limits.kv_dtype),
+       {size_t{kByteOrder}, size_t{kVersion}, size_t{memory_.layout()}, static_cast<size_t>(plan_.limits.kv_dtype),
         static_cast<size_t>(plan_.limits.block_size), plan_.kv_layers.size(), label.size(), num_blocks}) {
     Append(&head, static_cast<uint32_t>(word));
   }
@@ -173,21 +169,18 @@ std::vector<uint8_t> KvBlocks::MakeHead(size_t num_blocks, std::span<const uint8
 
 uint64_t KvBlocks::BlockBytes() const {
   uint64_t bytes = 0;
-  ForLayers(0, [&](uint8_t*, size_t size) {
-    bytes += size;
-    return true;
-  });
+  for (size_t layer = 0; layer < plan_.kv_layers.size(); layer++) {
+    bytes += 2 * uint64_t{memory_.segment_bytes(static_cast<int32_t>(layer))};
+  }
   return bytes;
 }
 
 template <class Visit>
-bool KvBlocks::ForLayers(int32_t block, Visit visit) const {
-  for (size_t layer = 0; layer < plan_.kv_layers.size(); layer++) {
-    const kernels::KvCache& cache = workspace_.kv(static_cast<int32_t>(layer));
-    const size_t bytes = static_cast<size_t>(cache.num_kv_heads) *
-                         kernels::kv_block_bytes(cache.dtype, cache.head_dim, cache.block_size);
-    const size_t offset = static_cast<size_t>(block) * bytes;
-    if (!visit(cache.keys + offset, bytes) || !visit(cache.values + offset, bytes)) return false;
+bool KvBlocks::ForSegments(Visit visit) const {
+  for (int32_t layer = 0; layer < static_cast<int32_t>(plan_.kv_layers.size()); layer++) {
+    for (const bool values : {false, true}) {
+      if (!visit(memory_.segment(layer, values), memory_.segment_bytes(layer))) return false;
+    }
   }
   return true;
 }

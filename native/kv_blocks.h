@@ -7,21 +7,20 @@
 #include <string>
 #include <vector>
 
-#include "native/failure.h"
-#include "native/plan.h"
-#include "native/workspace.h"
+#include "native/executor.h"
 
 namespace engine {
 
 class KvBlocks {
  public:
-  KvBlocks(const Plan& plan, const Workspace& workspace, const std::atomic<bool>& cancelled)
-      : plan_(plan), workspace_(workspace), cancelled_(cancelled) {}
+  KvBlocks(const Plan& plan, BlockMemory& memory, const std::atomic<bool>& cancelled)
+      : plan_(plan), memory_(memory), cancelled_(cancelled) {}
 
   // pairs [2 · number of pairs]: from, to; one pair after another. INTERNAL.
   Failure Copy(std::span<const int32_t> pairs) const;
 
-  // The file is described in src/backend/saved-blocks.ts. INTERNAL, FILE_UNWRITABLE, DISPOSED.
+  // The file is described in src/backend/saved-blocks.ts. INTERNAL, FILE_UNWRITABLE, DISPOSED; like all, what the
+  // device fails with.
   Failure Save(const std::string& path, std::span<const int32_t> blocks, std::span<const uint8_t> label) const;
 
   // INTERNAL, FILE_UNREADABLE, PROMPT_CACHE_INVALID, DISPOSED; then the blocks may hold anything.
@@ -32,12 +31,12 @@ class KvBlocks {
   std::string Check(std::span<const int32_t> blocks, size_t most, size_t label_bytes) const;
   std::vector<uint8_t> MakeHead(size_t num_blocks, std::span<const uint8_t> label) const;
   uint64_t BlockBytes() const;
-  // Calls visit(data, bytes) for each layer's keys, then its values, while it returns true.
+  // Calls visit(data, bytes) for the open block's keys, then its values, layer by layer, while it returns true.
   template <class Visit>
-  bool ForLayers(int32_t block, Visit visit) const;
+  bool ForSegments(Visit visit) const;
 
   const Plan& plan_;
-  const Workspace& workspace_;
+  BlockMemory& memory_;
   const std::atomic<bool>& cancelled_;
 };
 

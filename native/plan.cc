@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 
 namespace engine {
@@ -110,6 +111,16 @@ uint64_t WeightInfo::extent() const {
   const uint64_t values =
       static_cast<uint64_t>(columns - 1) * static_cast<uint64_t>(transposed_stride) + static_cast<uint64_t>(rows);
   return values * static_cast<uint64_t>(kernels::dtype_traits(dtype).block_bytes);
+}
+
+void MakeAngles(const RopeInfo& table, int32_t begin, int32_t end, float* cos, float* sin) {
+  for (int32_t position = begin; position < end; position++) {
+    for (const double frequency : table.inverse_frequencies) {
+      const double angle = static_cast<double>(position) * frequency;
+      *cos++ = static_cast<float>(std::cos(angle) * table.magnitude);
+      *sin++ = static_cast<float>(std::sin(angle) * table.magnitude);
+    }
+  }
 }
 
 std::string DecodePlan(std::span<const int32_t> words, size_t num_files, Plan* plan) {

@@ -54,6 +54,9 @@ struct RopeInfo {
   std::vector<double> inverse_frequencies;  // one per rotated pair
 };
 
+// cos and sin [end − begin, pairs] of the angles of positions begin … end − 1, made in double precision.
+void MakeAngles(const RopeInfo& table, int32_t begin, int32_t end, float* cos, float* sin);
+
 struct KvLayerInfo {
   int32_t num_kv_heads;
   int32_t head_dim;

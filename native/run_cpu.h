@@ -1,19 +1,13 @@
 // The interpreter: runs shares of a schedule's tasks with one instruction set's kernels.
 #pragma once
 
-#include "native/batch.h"
+#include "native/executor.h"
 #include "native/plan.h"
 #include "native/schedule.h"
 #include "native/weights.h"
 #include "native/workspace.h"
 
 namespace engine {
-
-struct StepOutputs {
-  SamplingOutputs sampling;
-  float* logits;  // [num_rows, vocab_size], or null if not wanted
-  float* hidden;  // [num_rows, width of plan.hidden], or null if not wanted
-};
 
 struct StepContext {
   const kernels::Kernels& kernels;

@@ -1,25 +1,16 @@
 #include "native/session.h"
 
 #include <algorithm>
-#include <cstring>
 #include <new>
 #include <system_error>
 
 #include "native/kv_blocks.h"
-#include "native/step_work.h"
 
 namespace engine {
-namespace {
-
-// Nanoseconds of one thread. With less, waiting for other threads costs as much as they save, and far more on a busy
-// machine.
-constexpr double kSmallStep = 50'000;
-
-}  // namespace
 
 Failure Session::Start() {
   try {
-    executor_ = std::thread(&Session::Execute, this);
+    thread_ = std::thread(&Session::Execute, this);
   } catch (const std::system_error& error) {
     return Internal(std::string("cannot start a thread: ") + error.what());
   }
@@ -41,7 +32,7 @@ void Session::Stop() {
     stopping_ = true;
   }
   wake_.notify_one();
-  if (executor_.joinable()) executor_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Session::Execute() {
@@ -62,12 +53,13 @@ void Session::Execute() {
     }
     done_(context_, std::move(job));
   }
-  Free();
+  executor_.reset();
 }
 
 Failure Session::Run(Job* job) {
   if (job->kind == Job::Kind::kDispose) {
-    Free();
+    executor_.reset();
+    sample_scratch_.Release();
     return {};
   }
   if (cancelled_.load(std::memory_order_relaxed)) return Disposed();
@@ -90,50 +82,33 @@ Failure Session::Load(LoadRequest* request) {
   if (request->names.size() != plan_.weights.size())
     return Internal("the plan's weights and their names differ in number");
   kernels_ = request->kernels;
-  schedule_ = MakeSchedule(plan_);
-  if (Failure failure =
-          weights_.emplace().Load(plan_, request->files, request->names, *kernels_, request->num_threads, cancelled_))
-    return failure;
-  if (Failure failure = workspace_.emplace().Allocate(plan_, schedule_, request->num_threads)) return failure;
-  adaptive_ = request->adaptive;
-  chunk_time_ = request->chunk_time;
-  team_.emplace(request->num_threads, request->oversubscribed, cancelled_);
+  const size_t scratch_bytes = kernels::sample_scratch_bytes(plan_.vocab_size());
+  if (!sample_scratch_.Reserve(scratch_bytes)) return OutOfMemory(scratch_bytes, "the memory for sampling");
+  std::unique_ptr<Executor> executor =
+      request->cuda ? MakeCudaExecutor(plan_, cancelled_) : MakeCpuExecutor(plan_, cancelled_);
+  if (Failure failure = executor->Load(*request)) return failure;
+  executor_ = std::move(executor);
+  bytes_ = executor_->bytes() + sample_scratch_.size();
   return {};
 }
 
 Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
-  if (!team_) return Internal("a step before the session was loaded");
+  if (!executor_) return Internal("a step before the session was loaded");
   if (std::string problem = CheckBatch(batch, plan_); !problem.empty()) return Internal(std::move(problem));
-  last_rows_[static_cast<int32_t>(Rows::kTokens)] = batch.num_tokens();
-  last_rows_[static_cast<int32_t>(Rows::kLogits)] = batch.sampling.num_rows();
-  if (batch.num_tokens() > 0) {
-    workspace_->ExtendRope(plan_, *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
-  }
-  const bool with_head = outputs.hidden == nullptr || outputs.logits != nullptr || batch.sampling.needs_logits();
-  const size_t num_stages = with_head ? schedule_.stages.size() : schedule_.num_hidden_stages;
-  StepContext context{*kernels_, plan_, schedule_, *weights_, *workspace_, batch, outputs, num_stages};
-  const bool alone = adaptive_ && StepTime(context) < kSmallStep;
-  const int32_t num_threads = alone ? 1 : team_->NumThreads();
-  StepWork work(context, num_threads, chunk_time_);
-  return team_->Run(&work, num_threads) ? Failure{} : Disposed();
+  return executor_->Step(batch, outputs);
 }
 
 Failure Session::Read(int32_t buffer, std::vector<float>* rows) const {
-  if (!team_) return Internal("a read before the session was loaded");
+  if (!executor_) return Internal("a read before the session was loaded");
   if (buffer < 0 || static_cast<size_t>(buffer) >= plan_.buffers.size()) {
     return Internal("the plan has no buffer " + std::to_string(buffer));
   }
-  const BufferInfo& info = plan_.buffers[buffer];
-  const size_t count =
-      static_cast<size_t>(last_rows_[static_cast<int32_t>(info.rows)]) * static_cast<size_t>(info.width);
-  const float* data = workspace_->buffer(plan_, buffer);
-  rows->assign(data, data + count);
-  return {};
+  return executor_->Read(buffer, rows);
 }
 
 Failure Session::MoveBlocks(const Job& job) const {
-  if (!team_) return Internal("blocks were named before the session was loaded");
-  const KvBlocks blocks(plan_, *workspace_, cancelled_);
+  if (!executor_) return Internal("blocks were named before the session was loaded");
+  const KvBlocks blocks(plan_, executor_->blocks(), cancelled_);
   if (job.kind == Job::Kind::kCopyBlocks) return blocks.Copy(job.blocks);
   if (job.kind == Job::Kind::kSaveBlocks) return blocks.Save(job.path, job.blocks, job.label);
   return blocks.Load(job.path, job.blocks, job.label);
@@ -150,15 +125,9 @@ Failure Session::Sample(const SamplingInputs& inputs, std::span<const float> log
   for (int32_t r = 0; r < inputs.num_rows(); r++) {
     const auto row = static_cast<size_t>(inputs.records[r].row);
     SampleRow(*kernels_, inputs, r, logits.data() + row * vocab_size, positions[row], plan_.vocab_size(),
-              workspace_->sample_scratch(), outputs);
+              sample_scratch_.data(), outputs);
   }
   return {};
-}
-
-void Session::Free() {
-  team_.reset();
-  workspace_.reset();
-  weights_.reset();
 }
 
 }  // namespace engine

@@ -1,36 +1,22 @@
-// A session: its memory, its threads and its queue of work. Knows nothing of Node.
+// A session: its queue of work and the thread that does it, on whatever device. Knows nothing of Node or of devices.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "native/batch.h"
-#include "native/failure.h"
-#include "native/run_cpu.h"
-#include "native/team.h"
+#include "native/executor.h"
+#include "native/memory.h"
 
 namespace engine {
 
-// What a session is made of.
-struct LoadRequest {
-  std::vector<int32_t> words;      // src/backend/encode-plan.ts
-  std::vector<std::string> names;  // of the weights
-  std::vector<FileStamp> files;
-  const kernels::Kernels* kernels;
-  int32_t num_threads;
-  bool oversubscribed;  // more threads than processors
-  bool adaptive;        // small steps may use one thread
-  double chunk_time;    // nanoseconds of work that are worth sharing out
-};
-
-// One piece of work for the executor, made by the caller, who gets it back when it is done.
+// One piece of work for the session's thread, made by the caller, who gets it back when it is done.
 struct Job {
   enum class Kind { kLoad, kStep, kRead, kCopyBlocks, kSaveBlocks, kLoadBlocks, kDispose };
 
@@ -53,13 +39,13 @@ struct Job {
 
 class Session {
  public:
-  // `done` is called on the executor's thread for every job, in order.
+  // `done` is called on the session's thread for every job, in order.
   using Done = void (*)(void* context, std::unique_ptr<Job> job);
   Session(Done done, void* context) : done_(done), context_(context) {}
   // Waits for the thread; jobs not yet begun are dropped.
   ~Session() { Stop(); }
 
-  // Starts the executor's thread; INTERNAL if the system allows none.
+  // Starts the thread; INTERNAL if the system allows none.
   Failure Start();
 
   void Submit(std::unique_ptr<Job> job);
@@ -72,14 +58,13 @@ class Session {
 
   // Below: valid once the load job has succeeded, until a dispose job has finished.
 
-  // The sampling op alone, on the calling thread.
+  // The sampling op alone, on the calling thread: every device samples the same tokens.
   Failure Sample(const SamplingInputs& inputs, std::span<const float> logits, std::span<const int32_t> positions,
                  const SamplingOutputs& outputs) const;
 
   const Plan& plan() const { return plan_; }
-  // Memory other than mapped files.
-  uint64_t bytes() const { return workspace_->bytes() + weights_->copied_bytes(); }
-  int32_t num_threads() const { return team_->size(); }
+  // Of this machine's memory, other than mapped files, as it was when the load job was done.
+  uint64_t bytes() const { return bytes_; }
 
  private:
   void Execute();
@@ -88,7 +73,6 @@ class Session {
   Failure Step(const Batch& batch, const StepOutputs& outputs);
   Failure Read(int32_t buffer, std::vector<float>* rows) const;
   Failure MoveBlocks(const Job& job) const;
-  void Free();
 
   const Done done_;
   void* const context_;
@@ -98,17 +82,13 @@ class Session {
   std::deque<std::unique_ptr<Job>> queue_;
   bool stopping_ = false;
   std::atomic<bool> cancelled_ = false;
-  std::thread executor_;
+  std::thread thread_;
 
-  const kernels::Kernels* kernels_ = nullptr;
   Plan plan_;
-  Schedule schedule_;
-  std::optional<WeightStore> weights_;
-  std::optional<Workspace> workspace_;
-  std::optional<Team> team_;
-  bool adaptive_ = false;
-  double chunk_time_ = 0;
-  int32_t last_rows_[2] = {};  // of the last step, by Rows
+  const kernels::Kernels* kernels_ = nullptr;
+  Reservation sample_scratch_;          // for sampling on the JavaScript thread, while a step may be running
+  std::unique_ptr<Executor> executor_;  // once loaded
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace engine

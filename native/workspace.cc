@@ -1,7 +1,6 @@
 #include "native/workspace.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace engine {
 namespace {
@@ -90,21 +89,12 @@ void Workspace::Carve(const Plan& plan, const Schedule& schedule, int32_t num_th
     rope_[i] = {carver->Take<float>(angles), carver->Take<float>(angles), static_cast<int32_t>(pairs)};
   }
   scratch_ = carver->Take<uint8_t>(static_cast<uint64_t>(num_threads) * scratch_bytes_);
-  sample_scratch_ = carver->Take<uint8_t>(kernels::sample_scratch_bytes(plan.vocab_size()));
 }
 
 void Workspace::ExtendRope(const Plan& plan, int32_t end) {
-  for (size_t i = 0; i < rope_.size(); i++) {
-    const RopeInfo& table = plan.rope_tables[i];
-    const size_t pairs = table.inverse_frequencies.size();
-    for (int32_t position = rope_end_; position < end; position++) {
-      const size_t row = static_cast<size_t>(position) * pairs;
-      for (size_t p = 0; p < pairs; p++) {
-        const double angle = static_cast<double>(position) * table.inverse_frequencies[p];
-        rope_[i].cos[row + p] = static_cast<float>(std::cos(angle) * table.magnitude);
-        rope_[i].sin[row + p] = static_cast<float>(std::sin(angle) * table.magnitude);
-      }
-    }
+  for (size_t i = 0; i < rope_.size() && rope_end_ < end; i++) {
+    const size_t start = static_cast<size_t>(rope_end_) * static_cast<size_t>(rope_[i].num_pairs);
+    MakeAngles(plan.rope_tables[i], rope_end_, end, rope_[i].cos + start, rope_[i].sin + start);
   }
   rope_end_ = std::max(rope_end_, end);
 }

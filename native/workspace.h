@@ -32,8 +32,6 @@ class Workspace {
   const kernels::AttentionExchange& exchange() const { return exchange_; }
   kernels::RopeTable rope(int32_t table) const { return {rope_[table].cos, rope_[table].sin, rope_[table].num_pairs}; }
   uint8_t* scratch(int32_t thread) const { return scratch_ + static_cast<size_t>(thread) * scratch_bytes_; }
-  // For sampling on the JavaScript thread, while a step may be running.
-  uint8_t* sample_scratch() const { return sample_scratch_; }
 
   uint64_t bytes() const { return reservation_.size(); }
 
@@ -56,7 +54,6 @@ class Workspace {
   int32_t rope_end_ = 0;
   uint8_t* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;  // per thread
-  uint8_t* sample_scratch_ = nullptr;
 };
 
 }  // namespace engine

@@ -13,6 +13,17 @@ export interface NativeAddon {
   /** The best instruction set of this machine that is not above `limit`; null if `limit` is no known name. */
   isa(limit?: string): string | null;
   readonly Session: new () => NativeHandle;
+  /** GPUs that a library with kernels finds, or why there are none. */
+  cudaDevices(library: string): NativeFailure | NativeCudaDevice[];
+  /** What a step of a plan would launch, one line each. */
+  cudaLaunches(
+    request: NativeCudaRequest,
+    words: Int32Array,
+    numFiles: number,
+    tokens: number,
+    rows: number,
+    contextLength: number,
+  ): NativeFailure | string;
   quantizeMatrix(request: NativeQuantizeRequest, arrays: NativeQuantizeArrays): NativeTask;
   /** gram [columns, columns] += Xᵀ X for x [rows, columns], on and above the diagonal. */
   addGram(
@@ -119,6 +130,33 @@ export interface NativeLoadRequest {
   readonly oversubscribed: boolean;
   readonly adaptive: boolean;
   readonly chunkTime: number;
+  /** To run on a GPU; the settings above are then about loading. */
+  readonly cuda?: NativeCudaRequest;
+}
+
+/** See CudaRequest in native/executor.h. */
+export interface NativeCudaRequest {
+  readonly library: string;
+  readonly device: number;
+  readonly parts: number;
+  readonly graphs: boolean;
+}
+
+export interface NativeCudaDevice {
+  readonly name: string;
+  /** `9.0` */
+  readonly computeCapability: string;
+  /** Whether kernels run on it. */
+  readonly usable: boolean;
+  readonly multiprocessors: number;
+  /** Bytes, of one block of threads. */
+  readonly sharedMemory: number;
+  /** Bytes. */
+  readonly memory: number;
+  readonly freeMemory: number;
+  /** The newest CUDA that the driver knows, and the one of the library: `13.0`. */
+  readonly driver: string;
+  readonly runtime: string;
 }
 
 /** Records, history, bias and mask of SamplingInputs, laid flat. */

@@ -1,8 +1,7 @@
 import { EngineError } from '../base/errors.js';
 import type { Backend } from './backend.js';
-import { encodePlan } from './encode-plan.js';
+import { nativeLoad } from './native-load.js';
 import { type LoadFailure, loadNativeAddon, type NativeAddon, tryAddons } from './native-loader.js';
-import { engineError, NativeSession } from './native-session.js';
 import { type ThreadCount, threadCount } from './thread-count.js';
 
 export interface NativeCpuOptions {
@@ -41,21 +40,7 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
   const adaptive = options.threads === undefined;
   const chunkTime = options.chunkTime ?? CHUNK_TIME;
   const oversubscribed = threads > Math.min(available.processors, available.quota ?? Infinity);
-  const load: Backend['load'] = async (plan, weights, limits, signal) => {
-    const aborted = () => new EngineError('ABORTED', {}, { cause: signal?.reason });
-    if (signal?.aborted) throw aborted();
-    const encoded = encodePlan(plan, weights, limits);
-    const handle = new addon.Session();
-    const onAbort = () => void handle.dispose();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    const failure = await handle.load({ ...encoded, isa, threads, oversubscribed, adaptive, chunkTime });
-    signal?.removeEventListener('abort', onAbort);
-    if (failure || signal?.aborted) {
-      await handle.dispose();
-      throw signal?.aborted ? aborted() : engineError(failure!);
-    }
-    return new NativeSession(handle, plan, limits);
-  };
+  const load = nativeLoad(addon, { isa, threads, oversubscribed, adaptive, chunkTime });
   return { name: `native-cpu:${isa}`, load };
 }
 

@@ -390,6 +390,18 @@ const table = {
     blame: 'user',
     message: (p: { backend: string; reason: string }) => `backend ${p.backend} is not available: ${p.reason}`,
   },
+  DEVICE_UNSUPPORTED: {
+    status: 503,
+    blame: 'user',
+    message: (p: { device: string; what: string; supported: string }) =>
+      `the kernels for ${p.device} cannot run ${p.what}; supported: ${p.supported}; use the backend native-cpu`,
+  },
+  DEVICE_FAILED: {
+    status: 503,
+    blame: 'engine',
+    message: (p: { device: string; problem: string }) =>
+      `${p.device} has failed: ${p.problem}; start the program again, or use the backend native-cpu`,
+  },
   QUEUE_FULL: {
     status: 503,
     blame: 'user',

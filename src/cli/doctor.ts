@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import { cpus, freemem, totalmem } from 'node:os';
 import { Command } from 'commander';
 import { nativeInfo } from '../backend/native.js';
+import { cudaInfo, kernelChoice } from '../backend/native-cuda.js';
 import { Peaks } from '../benchmark/peaks.js';
 import { chooseBackend } from '../library/choose-backend.js';
 import { embeddedModel } from '../library/embedded-model.js';
@@ -23,6 +24,7 @@ async function doctor(flags: { readonly json?: boolean; readonly measure?: boole
 
 function examine() {
   const native = nativeInfo();
+  const cuda = cudaInfo();
   const { backend, fallbackReason } = chooseBackend({});
   return {
     node: process.version,
@@ -42,7 +44,9 @@ function examine() {
     instruction_set_limit: process.env.ENGINE_CPU_ISA || null,
     backend: backend.name,
     fallback_reason: fallbackReason,
-    gpu: 'not used: this version has no GPU backend',
+    gpus: cuda.devices.map((device) => ({ ...device, kernels: device.usable ? kernelChoice(device) : null })),
+    gpu_library: cuda.library,
+    gpu_problem: cuda.problem,
     embedded_model: existsSync(embeddedModel) ? { path: embeddedModel, bytes: statSync(embeddedModel).size } : null,
   };
 }
@@ -71,6 +75,20 @@ async function readRates(): Promise<Record<number, number>> {
 
 type Report = ReturnType<typeof examine> & { readonly read_gb_per_second?: Readonly<Record<number, number>> };
 
+function gpuRows({ gpus, gpu_library, gpu_problem }: Report): [string, string][] {
+  const rows = gpus.flatMap(({ name, computeCapability, memory, freeMemory, driver, kernels }): [string, string][] => [
+    ['gpu', `${name}, compute capability ${computeCapability}, driver for CUDA ${driver}`],
+    ['', `${formatBytes(memory)}, ${formatBytes(freeMemory)} free`],
+    ...(kernels === null ? [] : [['', kernels] as [string, string]]),
+  ]);
+  const library: [string, string][] = gpu_library === null ? [] : [['gpu kernels', gpu_library]];
+  return [
+    ...rows,
+    ...(gpu_problem === null ? [] : [['gpu', `not used: ${gpu_problem}`] as [string, string]]),
+    ...library,
+  ];
+}
+
 function format(report: Report): string {
   const quota = report.cpu_quota === null ? '' : `, of which a quota allows ${report.cpu_quota}`;
   const limit = report.instruction_set_limit === null ? '' : ` (ENGINE_CPU_ISA=${report.instruction_set_limit})`;
@@ -90,7 +108,7 @@ function format(report: Report): string {
       'instruction set',
       `${report.instruction_set ?? 'none'} of ${report.instruction_sets.join(', ') || 'none'}${limit}`,
     ],
-    ['gpu', report.gpu],
+    ...gpuRows(report),
     ['backend', report.backend],
     ...(report.fallback_reason === null ? [] : [['', report.fallback_reason] as const]),
     [

@@ -50,7 +50,7 @@ export const promptCacheFlag = () =>
 export function loadFlags(): Option[] {
   return [
     modelFlag(),
-    choice('--backend <name>', 'what runs the model; default auto', ['auto', 'native-cpu', 'reference']),
+    choice('--backend <name>', 'what runs the model; default auto', ['auto', 'native-cuda', 'native-cpu', 'reference']),
     number('--threads <n>', 'CPU threads; default: as many as this process may use'),
     number('--context-size <tokens>', "tokens of prompt and answer together; default: the model's, at most 4096"),
     choice('--kv-dtype <type>', `storage of keys and values; default ${DEFAULT_KV_DTYPE}`, kvDtypes),

@@ -1,5 +1,8 @@
+import { writeFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { encodePlan } from '../backend/encode-plan.js';
 import { DEFAULT_KV_DTYPE, kvDtypes } from '../backend/kv-dtype.js';
+import { EngineError } from '../base/errors.js';
 import { openModel } from '../formats/hub.js';
 import { embeddedModel } from '../library/embedded-model.js';
 import { type LoadOptions, sessionLimits, typesAtLoad } from '../library/load-options.js';
@@ -12,6 +15,7 @@ import { formatBytes, formatTable, Output } from './output.js';
 
 type InspectFlags = Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype' | 'quantize'> & {
   readonly json?: boolean;
+  readonly savePlan?: string;
 };
 
 export function inspectCommand(): Command {
@@ -24,14 +28,28 @@ export function inspectCommand(): Command {
       choice('--kv-dtype <type>', `plan for this storage of keys and values; default ${DEFAULT_KV_DTYPE}`, kvDtypes),
     )
     .addOption(quantizeFlag())
+    .option('--save-plan <file>', 'write the plan as native code gets it, for native/cuda_runner.cc')
     .option('--json', 'print one JSON object')
     .action(inspect);
 }
 
 async function inspect(path: string | undefined, flags: InspectFlags): Promise<void> {
   const report = await describe(path ?? embeddedModel, flags);
+  if (flags.savePlan !== undefined) await savePlan(path ?? embeddedModel, flags.savePlan, flags);
   const output = new Output();
   await (flags.json ? output.json(report) : output.write(format(report)));
+}
+
+/** The plan's words (src/backend/encode-plan.ts) in the machine's order of bytes, behind eight letters. */
+async function savePlan(path: string, file: string, flags: InspectFlags): Promise<void> {
+  const source = await openModel(path);
+  const { plan, weights, config } = loadModel(source, { activations: 'f32', quantise: typesAtLoad(flags) });
+  const { words } = encodePlan(plan, weights, sessionLimits(flags, config));
+  try {
+    writeFileSync(file, Buffer.concat([Buffer.from('ENGNPLAN'), new Uint8Array(words.buffer)]));
+  } catch (cause) {
+    throw new EngineError('FILE_UNWRITABLE', { path: file, reason: (cause as Error).message }, { cause });
+  }
 }
 
 async function describe(path: string, flags: InspectFlags) {

@@ -7,14 +7,14 @@ import type { LoopOptions } from '../engine/engine-loop.js';
 import type { ModelConfig } from '../model/config.js';
 import { type QuantisedTypes, quantisedTypes } from '../model/quantised-types.js';
 
-export type BackendName = 'native-cpu' | 'reference';
+export type BackendName = 'native-cuda' | 'native-cpu' | 'reference';
 export type QuantizeOption = 'none' | 'int8' | 'int4';
 
 /** How to load a model. */
 export interface LoadOptions {
   /** A .gguf file, a .safetensors file, or a folder with config.json. Default: the embedded model. */
   readonly model?: string | undefined;
-  /** `auto` takes the native addon where it can be loaded, else the TypeScript reference. Default `auto`. */
+  /** `auto` takes the GPU where there is one, else the native addon, else the TypeScript reference. Default `auto`. */
   readonly backend?: 'auto' | BackendName | undefined;
   /** CPU threads of the native backend. Default: as many as this process may use. */
   readonly threads?: number | undefined;
@@ -37,7 +37,7 @@ export interface LoadOptions {
   readonly promptCacheBytes?: number | undefined;
   /** Storage type of keys and values. Default `f16`. */
   readonly kvDtype?: KvDType | undefined;
-  /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference. */
+  /** How matrices in a quantised type treat their input. Default `auto`: `q8` on native-cpu, `f32` on reference, 11 bits on native-cuda. */
   readonly activations?: 'auto' | Activations | undefined;
   /**
    * Quantises the matrices while they are loaded, exactly as `engine quantize` would: `int8` or `int4` for the layers,

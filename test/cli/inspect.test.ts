@@ -1,9 +1,21 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
+import { abiNumber } from '../../src/backend/encode-plan.js';
+import { dtypes } from '../../src/tensor/dtype.js';
 import { runCli, runJson } from './run-cli.js';
 
 interface Report {
@@ -97,6 +109,22 @@ describe('engine inspect', () => {
     );
     expect(memory.total).toBeGreaterThan(250e6); // large enough that the JS heap is noise
     expect(Math.abs(measured - memory.total!) / memory.total!).toBeLessThan(0.05);
+  });
+
+  it('saves the plan with its limits and the table of weights', async () => {
+    const file = join(folder, 'fable.plan');
+    await runCli(['inspect', '--context-size', '256', '--quantize', 'int4', '--save-plan', file]);
+    const bytes = readFileSync(file);
+    expect(bytes.subarray(0, 8).toString()).toBe('ENGNPLAN');
+    const words = new Int32Array(new Uint8Array(bytes.subarray(8)).buffer);
+    expect(words[0]).toBe(abiNumber);
+    const [, numBuffers, numWeights] = words;
+    expect(words[12]).toBe(256);
+    // The last word of each weight is its type in memory.
+    const weights = Array.from({ length: numWeights! }, (_, i) => words[16 + 3 * numBuffers! + 8 * i + 7]);
+    expect(weights).toContain(dtypes.int4.id);
+    const { code, stderr } = await runCli(['inspect', '--save-plan', join(folder, 'no', 'folder')]);
+    expect([code, stderr.split(' ')[1]]).toEqual([2, '[FILE_UNWRITABLE]']);
   });
 
   it('names the file when there is nothing to inspect', async () => {

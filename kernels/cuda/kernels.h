@@ -1,0 +1,245 @@
+// The contract between a CUDA session and its kernels: plain structs of device pointers, one function per kernel that
+// puts it on a stream, and the geometry of each launch as data. Nothing here allocates, waits, prints or throws;
+// functions return a cudaError_t as an integer, 0 for success.
+//
+// Activations are float32 in buffers, as on the CPU. Linear layers and embeddings compute the reference's
+// `activations: 'f32'` variant up to a tolerance: what a linear reads is rounded to half precision once, scaled by a
+// power of two per row so that nothing overflows (PreparedRows; with two parts per value it keeps 22 bits), products
+// are exact and sums float32. Weights are exact but for what tiles.h says. There is no q8 variant: a GPU gains nothing
+// by it.
+//
+// Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
+// rows in a step they do not depend on the other rows either, bit for bit; LinearMany, for more rows, reads weights
+// rounded to half precision, in another order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/cuda/tiles.h"
+
+struct CUstream_st;
+
+namespace engine::cuda {
+
+using kernels::DType;
+using kernels::KvDType;
+using kernels::SamplingRow;
+using Stream = CUstream_st*;
+
+// What launches depend on of a device.
+struct DeviceLimits {
+  int32_t compute_capability;  // 80, 86, 89, 90, 100
+  int32_t num_multiprocessors;
+  int32_t shared_block_bytes;  // most a block may ask for
+  int32_t shared_multiprocessor_bytes;
+};
+
+struct LaunchShape {
+  int32_t grid_x, grid_y;  // blocks
+  int32_t threads;         // per block
+  int32_t shared_bytes;    // dynamic
+};
+
+// Rows that one pass over the weights of Linear serves.
+inline constexpr int32_t kMaxLinearRows = 32;
+inline constexpr int32_t kMaxHeadDim = 256;
+inline constexpr int32_t kAttentionChunk = kernels::kAttentionChunk;
+// Query rows, (token, head) pairs of a sequence, that share a pass over keys and values.
+inline constexpr int32_t kAttentionRows = 8;
+
+// --- Embeddings ------------------------------------------------------------------------------------------------------
+
+struct EmbedArgs {
+  float* out;  // [num_rows, table.columns]
+  TiledMatrix table;
+  const int32_t* ids;  // [num_rows]
+  int32_t num_rows;
+  bool add;  // to what is in `out`
+};
+LaunchShape ShapeOfEmbed(const EmbedArgs& args);
+int LaunchEmbed(Stream stream, const EmbedArgs& args);
+
+// --- Row by row ------------------------------------------------------------------------------------------------------
+
+struct NormArgs {
+  float* out;           // [num_rows, columns]
+  const float* x;       // may be `out`
+  const float* weight;  // [columns]
+  const float* bias;    // [columns] or null; LayerNorm only
+  int32_t num_rows;     // or groups of columns (per-head norms)
+  int32_t columns;
+  float eps;
+};
+LaunchShape ShapeOfNorm(const NormArgs& args);
+int LaunchRmsNorm(Stream stream, const NormArgs& args);
+int LaunchLayerNorm(Stream stream, const NormArgs& args);
+
+struct RopeArgs {
+  float* x;                  // [num_rows, width], rotated in place
+  const int32_t* positions;  // [num_rows]
+  const float* cos;          // [context_size, num_pairs]
+  const float* sin;
+  int32_t num_rows, width, head_dim, num_pairs;
+  bool interleaved;  // pairs (2i, 2i + 1) instead of (i, i + num_pairs)
+};
+LaunchShape ShapeOfRope(const RopeArgs& args);
+int LaunchRope(Stream stream, const RopeArgs& args);
+
+// One thread per value.
+LaunchShape ShapeOfPointwise(const DeviceLimits& limits, int64_t count);
+int LaunchSiluMul(Stream stream, const DeviceLimits& limits, float* out, const float* gate, const float* up,
+                  int64_t count);
+int LaunchGelu(Stream stream, const DeviceLimits& limits, float* out, const float* x, int64_t count, bool approximate);
+// x += y
+int LaunchAdd(Stream stream, const DeviceLimits& limits, float* x, const float* y, int64_t count);
+
+// out[r] = x[rows[r]]
+struct SelectRowsArgs {
+  float* out;           // [num_rows, width]
+  const float* x;       // [.., width]
+  const int32_t* rows;  // [num_rows]
+  int32_t num_rows, width;
+};
+LaunchShape ShapeOfSelectRows(const SelectRowsArgs& args);
+int LaunchSelectRows(Stream stream, const SelectRowsArgs& args);
+
+// --- Linear layers ---------------------------------------------------------------------------------------------------
+
+// Rows of activations as the matrix unit takes them: x ≈ scale · Σ halves of all parts. Rows are padded to whole tiles
+// of kTokenTile with zeros, columns to kColumnUnit.
+struct PreparedRows {
+  uint16_t* halves;  // [parts][row tiles][columns · kTokenTile] by ActivationPlaceOf
+  float* sums;       // [row tiles][columns / 16][kTokenTile] of 16 halves of all parts
+  float* scales;     // [row tiles · kTokenTile] powers of two; NaN for a row with an infinity or a NaN
+  int32_t num_rows;
+  int32_t columns;  // padded
+  int32_t parts;    // 1, or 2: the second is what the first has rounded away
+
+  constexpr int32_t row_tiles() const { return CeilDivide(num_rows, kTokenTile); }
+};
+// Bytes for num_rows rows of x of `columns` values, each 16-byte aligned.
+struct PreparedBytes {
+  size_t halves, sums, scales;
+};
+PreparedBytes PreparedBytesOf(int32_t num_rows, int32_t columns, int32_t parts);
+
+struct PrepareArgs {
+  PreparedRows out;
+  const float* x;  // [num_rows, columns]
+  int32_t columns;
+};
+LaunchShape ShapeOfPrepare(const PrepareArgs& args);
+int LaunchPrepare(Stream stream, const PrepareArgs& args);
+
+struct LinearArgs {
+  float* out;  // [num_rows, weight.rows]
+  PreparedRows x;
+  TiledMatrix weight;
+  const float* bias;  // [weight.rows] or null
+};
+// How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
+struct LinearTiling {
+  int32_t split_k;
+  int32_t row_tiles;  // of a block at a time
+  int32_t stages;     // tiles on their way, per warp
+  int32_t token_tiles;
+};
+LinearTiling LinearTilingOf(const LinearArgs& args);
+LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args);
+// Up to kMaxLinearRows rows: reads every weight once.
+int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
+
+// Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large
+// tiles.
+size_t HalfTileBytes(const TiledMatrix& matrix);
+LaunchShape ShapeOfHalve(const TiledMatrix& matrix);
+int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
+// The matrix that LaunchHalve made in `out`.
+TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
+// args.weight is kHalf.
+LaunchShape ShapeOfLinearMany(const LinearArgs& args);
+int LaunchLinearMany(Stream stream, const LinearArgs& args);
+
+// --- Keys and values -------------------------------------------------------------------------------------------------
+
+// Of one layer, each [num_blocks, num_kv_heads] of KvBlockBytes. Keys lie [head_dim / v][block_size][v] with v values
+// in 16 bytes, so that lanes with a position each read side by side; values [block_size][head_dim], both padded to 16
+// bytes per position. 8-bit codes have a float scale per position, [block_size] behind the codes.
+struct KvCache {
+  uint8_t* keys;
+  uint8_t* values;
+  KvDType dtype;
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  int32_t block_size;
+};
+constexpr int32_t KvValueBytes(KvDType dtype) { return dtype == KvDType::kF32 ? 4 : dtype == KvDType::kF16 ? 2 : 1; }
+constexpr int32_t KvRowBytes(KvDType dtype, int32_t head_dim) { return RoundUp(head_dim * KvValueBytes(dtype), 16); }
+constexpr size_t KvBlockBytes(KvDType dtype, int32_t head_dim, int32_t block_size) {
+  const int32_t row = KvRowBytes(dtype, head_dim) + (dtype == KvDType::kInt8 ? 4 : 0);
+  return static_cast<size_t>(RoundUp(row * block_size, 16));
+}
+
+struct WriteKvArgs {
+  const float* k;  // [num_rows, num_kv_heads · head_dim]
+  const float* v;
+  const int32_t* slot_mapping;  // [num_rows] −1 stores nothing
+  int32_t num_rows;
+  KvCache cache;
+};
+LaunchShape ShapeOfWriteKv(const WriteKvArgs& args);
+int LaunchWriteKv(Stream stream, const WriteKvArgs& args);
+
+// Tokens of one sequence whose heads make at most kAttentionRows rows.
+struct AttentionTile {
+  int32_t sequence;
+  int32_t first_token;
+  int32_t num_tokens;
+  int32_t first_position;
+};
+// Writes the tiles of a batch to out[number of tokens], and returns how many there are.
+int32_t MakeAttentionTiles(AttentionTile* out, const int32_t* query_start, const int32_t* context_lens,
+                           int32_t num_seqs, int32_t heads_per_kv);
+
+struct AttentionArgs {
+  float* out;  // [num_tokens, num_heads · head_dim]
+  const float* q;
+  const AttentionTile* tiles;   // [num_tiles]
+  const int32_t* block_tables;  // [num_seqs, max_blocks]
+  float* partials;              // AttentionPartialFloats; unused without `split`
+  int32_t num_tokens, num_tiles, max_blocks, num_heads;
+  int32_t num_chunks;  // of the longest context
+  int32_t window;      // 0: none
+  float scale;
+  KvCache cache;
+  // Whether each chunk is a block's (few tokens, long contexts), then joined by a second kernel; otherwise a block goes
+  // through all chunks of its tile. The results are the same, bit for bit.
+  bool split;
+};
+size_t AttentionPartialFloats(int32_t num_tokens, int32_t num_heads, int32_t head_dim, int32_t num_chunks);
+LaunchShape ShapeOfAttention(const AttentionArgs& args);
+LaunchShape ShapeOfAttentionJoin(const AttentionArgs& args);
+int LaunchAttention(Stream stream, const AttentionArgs& args);
+
+// --- Sampling --------------------------------------------------------------------------------------------------------
+
+// Tokens, log-probabilities and alternatives of src/backend/reference-sampling.ts, the same as on the CPU for the same
+// logits, bit for bit.
+struct SampleArgs {
+  const SamplingRow* rows;  // [num_rows] with device pointers
+  int32_t num_rows;
+  int32_t vocab_size;
+  int32_t num_top;      // width of top_ids and top_logprobs
+  uint8_t* scratch;     // blocks of the launch · SampleScratchBytes
+  int32_t* tokens;      // [num_rows] −1 if none was asked for
+  float* logprobs;      // [num_rows] NaN if not asked for
+  int32_t* top_ids;     // [num_rows, num_top]
+  float* top_logprobs;  // [num_rows, num_top]
+};
+size_t SampleScratchBytes(int32_t vocab_size);
+LaunchShape ShapeOfSample(const DeviceLimits& limits, const SampleArgs& args);
+int LaunchSample(Stream stream, const DeviceLimits& limits, const SampleArgs& args);
+
+}  // namespace engine::cuda

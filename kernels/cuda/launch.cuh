@@ -1,0 +1,47 @@
+// How kernels are started: Launch(stream, shape, kernel, arguments…).
+#pragma once
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/primitives.cuh"
+
+#if !defined(ENGINE_CUDA_EMULATOR)
+#include <cuda_runtime_api.h>
+#endif
+
+namespace engine::cuda {
+namespace {
+
+#if defined(ENGINE_CUDA_EMULATOR)
+
+template <class Kernel, class... Arguments>
+int Launch(Stream, const LaunchShape& shape, Kernel kernel, const Arguments&... arguments) {
+  const auto size = [](int32_t count) { return static_cast<unsigned>(count); };
+  emulator::Launch({.grid = {size(shape.grid_x), size(shape.grid_y), 1},
+                    .block = {size(shape.threads), 1, 1},
+                    .shared_bytes = size(shape.shared_bytes)},
+                   [&] { kernel(arguments...); });
+  return 0;
+}
+
+#else
+
+template <class... Parameters, class... Arguments>
+int Launch(Stream stream, const LaunchShape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  constexpr int32_t kAlwaysAllowed = 48 << 10;  // bytes of shared memory
+  if (shape.shared_bytes > kAlwaysAllowed) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(shape.grid_x), static_cast<unsigned>(shape.grid_y), 1);
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads), 1, 1);
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+#endif
+
+}  // namespace
+}  // namespace engine::cuda

@@ -1,0 +1,87 @@
+#include "native/cuda/dispatch.h"
+
+namespace engine::cuda {
+
+LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
+  switch (launch.kernel) {
+    case KernelId::kEmbed:
+      return ShapeOfEmbed(launch.embed);
+    case KernelId::kRmsNorm:
+    case KernelId::kLayerNorm:
+      return ShapeOfNorm(launch.norm);
+    case KernelId::kRope:
+      return ShapeOfRope(launch.rope);
+    case KernelId::kSiluMul:
+    case KernelId::kGelu:
+    case KernelId::kAdd:
+      return ShapeOfPointwise(limits, launch.pointwise.count);
+    case KernelId::kSelectRows:
+      return ShapeOfSelectRows(launch.select_rows);
+    case KernelId::kPrepare:
+      return ShapeOfPrepare(launch.prepare);
+    case KernelId::kLinear:
+      return ShapeOfLinear(limits, launch.linear);
+    case KernelId::kHalve:
+      return ShapeOfHalve(launch.halve.matrix);
+    case KernelId::kLinearMany:
+      return ShapeOfLinearMany(launch.linear);
+    case KernelId::kWriteKv:
+      return ShapeOfWriteKv(launch.write_kv);
+    case KernelId::kAttention:
+      return ShapeOfAttention(launch.attention);
+    case KernelId::kSample:
+      return ShapeOfSample(limits, launch.sample);
+  }
+  return {};
+}
+
+int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
+  const PointwiseArgs& p = launch.pointwise;
+  switch (launch.kernel) {
+    case KernelId::kEmbed:
+      return LaunchEmbed(stream, launch.embed);
+    case KernelId::kRmsNorm:
+      return LaunchRmsNorm(stream, launch.norm);
+    case KernelId::kLayerNorm:
+      return LaunchLayerNorm(stream, launch.norm);
+    case KernelId::kRope:
+      return LaunchRope(stream, launch.rope);
+    case KernelId::kSiluMul:
+      return LaunchSiluMul(stream, limits, p.out, p.x, p.y, p.count);
+    case KernelId::kGelu:
+      return LaunchGelu(stream, limits, p.out, p.x, p.count, p.approximate);
+    case KernelId::kAdd:
+      return LaunchAdd(stream, limits, p.out, p.y, p.count);
+    case KernelId::kSelectRows:
+      return LaunchSelectRows(stream, launch.select_rows);
+    case KernelId::kPrepare:
+      return LaunchPrepare(stream, launch.prepare);
+    case KernelId::kLinear:
+      return LaunchLinear(stream, limits, launch.linear);
+    case KernelId::kHalve:
+      return LaunchHalve(stream, launch.halve.out, launch.halve.matrix);
+    case KernelId::kLinearMany:
+      return LaunchLinearMany(stream, launch.linear);
+    case KernelId::kWriteKv:
+      return LaunchWriteKv(stream, launch.write_kv);
+    case KernelId::kAttention:
+      return LaunchAttention(stream, launch.attention);
+    case KernelId::kSample:
+      return LaunchSample(stream, limits, launch.sample);
+  }
+  return -1;
+}
+
+void SetKernels(DeviceApi* api) {
+  api->version = kDeviceApiVersion;
+  api->shape = &ShapeOf;
+  api->launch = &Start;
+  api->prepared_bytes = &PreparedBytesOf;
+  api->half_tile_bytes = &HalfTileBytes;
+  api->halved_matrix = &HalvedMatrix;
+  api->make_attention_tiles = &MakeAttentionTiles;
+  api->attention_partial_floats = &AttentionPartialFloats;
+  api->sample_scratch_bytes = &SampleScratchBytes;
+}
+
+}  // namespace engine::cuda

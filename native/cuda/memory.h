@@ -1,0 +1,100 @@
+// Memory of a session on a device, besides weights: two reservations, made at load and carved up once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "native/cuda/device_library.h"
+#include "native/memory.h"
+#include "native/plan.h"
+
+namespace engine::cuda {
+
+// Steps of more tokens go through all chunks of a context in one block per tile; fewer would leave the device idle.
+inline constexpr int32_t kSplitTokens = 16;
+// Chunks of a context that are split among blocks; longer contexts are not, so that partial results stay small.
+inline constexpr int32_t kSplitChunks = 64;
+
+// An allocation on a device, freed by the destructor.
+class DeviceAllocation {
+ public:
+  DeviceAllocation() = default;
+  DeviceAllocation(const DeviceAllocation&) = delete;
+  DeviceAllocation& operator=(const DeviceAllocation&) = delete;
+  ~DeviceAllocation() { Release(); }
+
+  // Returns the device's error.
+  int Allocate(const DeviceApi& api, uint64_t bytes);
+  void Release();
+
+  uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  const DeviceApi* api_ = nullptr;
+  uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+// The same in memory of this machine that the device copies at full speed.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+  ~PinnedMemory() { Release(); }
+
+  int Allocate(const DeviceApi& api, uint64_t bytes);
+  void Release();
+
+  uint8_t* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  const DeviceApi* api_ = nullptr;
+  uint8_t* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+// Where everything lies that kernels work on. Without memory behind it (null bases) it is still a plan of sizes.
+struct Areas {
+  float* arenas[2];  // by Rows: [row capacity, arena width]
+  // Prepared rows of whatever a linear reads; num_rows and columns are set by each launch.
+  uint16_t* halves;
+  float* sums;
+  float* scales;
+  uint8_t* halved_weights;  // of the largest matrix, for steps of many rows
+  float* partials;          // of attention
+  uint8_t* sample_scratch;
+  std::vector<float*> cos, sin;  // of each rope table [context_size, pairs]
+  // Results of sampling: tokens, logprobs [max_rows], then both alternatives [max_rows, kMaxTopLogprobs].
+  uint8_t* results;
+  std::vector<KvCache> kv;  // of each layer
+
+  float* buffer(const Plan& plan, int32_t id) const {
+    const BufferInfo& info = plan.buffers[id];
+    return arenas[static_cast<int32_t>(info.rows)] +
+           static_cast<size_t>(info.offset) * static_cast<size_t>(plan.row_capacity(info.rows));
+  }
+};
+
+constexpr size_t ResultBytes(int32_t num_rows, bool with_top) {
+  return static_cast<size_t>(num_rows) * (with_top ? 8 + 8 * static_cast<size_t>(kMaxTopLogprobs) : 8);
+}
+
+// Fills in `areas`; returns how much the two carvers gave.
+void CarveAreas(const Plan& plan, const Device& device, const std::vector<TiledMatrix>& matrices, int32_t parts,
+                Carver* activations, Carver* kv, Areas* areas);
+
+// Bytes that a session takes on its device.
+struct MemoryPlan {
+  uint64_t weights, kv, activations;
+
+  uint64_t total() const { return weights + kv + activations; }
+};
+
+// OUT_OF_MEMORY with the whole plan.
+Failure DeviceOutOfMemory(const Device& device, const MemoryPlan& plan);
+
+}  // namespace engine::cuda

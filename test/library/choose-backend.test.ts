@@ -1,0 +1,32 @@
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { chooseBackend } from '../../src/library/choose-backend.js';
+import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from '../native/emulated-cuda.js';
+
+describe.skipIf(noEmulatedCuda)(`the backend that is chosen${noEmulatedCuda ?? ''}`, () => {
+  beforeAll(async () => {
+    process.env.ENGINE_CUDA_LIBRARY = await buildEmulatedCuda();
+  }, BUILD_TIMEOUT);
+  afterEach(() => {
+    delete process.env.ENGINE_EMULATED_NONE;
+    delete process.env.ENGINE_EMULATED_CAPABILITY;
+  });
+
+  it('is the GPU where there is one', () => {
+    expect(chooseBackend({})).toMatchObject({ backend: { name: 'native-cuda:sm_90' }, fallbackReason: null });
+    expect(chooseBackend({ backend: 'native-cpu' }).backend.name).toMatch(/^native-cpu:/);
+  });
+
+  it('is the CPU where the GPU is too old, and says so', () => {
+    process.env.ENGINE_EMULATED_CAPABILITY = '75';
+    const { backend, fallbackReason } = chooseBackend({});
+    expect(backend.name).toMatch(/^native-cpu:/);
+    expect(fallbackReason).toBe('no GPU is used: Emulated GPU has compute capability 7.5; kernels need 8.0 or later');
+    expect(() => chooseBackend({ backend: 'native-cuda' })).toThrow(/compute capability 7\.5/);
+  });
+
+  it('is the CPU where there is no GPU', () => {
+    process.env.ENGINE_EMULATED_NONE = '1';
+    expect(chooseBackend({}).backend.name).toMatch(/^native-cpu:/);
+    expect(() => chooseBackend({ backend: 'native-cuda' })).toThrow(/no GPU that CUDA can use, or no driver/);
+  });
+});

@@ -1,0 +1,56 @@
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+
+#include "device.h"
+#include "kernels/cuda/primitives.cuh"
+
+namespace engine::cuda::test {
+namespace {
+
+// An imaginary device, small enough for kernels to need several turns.
+constexpr DeviceLimits kLimits = {.compute_capability = 90,
+                                  .num_multiprocessors = 2,
+                                  .shared_block_bytes = 99 << 10,
+                                  .shared_multiprocessor_bytes = 100 << 10};
+
+constexpr struct {
+  uint64_t order;
+  bool bulk_copies;
+} kWays[] = {{0, true}, {1, false}, {12345, true}, {98, false}};
+
+}  // namespace
+
+void OpenDevice() {}
+const DeviceLimits& Limits() { return kLimits; }
+
+void* AllocateDevice(size_t bytes) { return emulator::Allocate(bytes); }
+void FreeDevice(void* memory) { emulator::Free(memory); }
+void CopyToDevice(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) memcpy(to, from, bytes);
+}
+void CopyFromDevice(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) memcpy(to, from, bytes);
+}
+
+void Expect(int error) {
+  if (error == 0) return;
+  printf("error %d\n", error);
+  exit(1);
+}
+
+Ways::Ways() = default;
+Ways::~Ways() {
+  emulator::SetOrder(0);
+  emulate_bulk_copies = true;
+}
+bool Ways::Next() {
+  if (way_ == std::size(kWays)) return false;
+  emulator::SetOrder(kWays[way_].order);
+  emulate_bulk_copies = kWays[way_].bulk_copies;
+  way_++;
+  return true;
+}
+
+}  // namespace engine::cuda::test

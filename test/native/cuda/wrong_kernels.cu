@@ -1,0 +1,114 @@
+// Kernels with one mistake each, which the emulator must find: ends with its status and message. The argument chooses
+// one; without, their names are printed.
+#include <cstdio>
+#include <cstring>
+
+#include "kernels/cuda/launch.cuh"
+
+namespace engine::cuda {
+namespace {
+
+constexpr int32_t kThreads = 64;
+
+ENGINE_KERNEL(kThreads, 1) DivergentBarrier(float*) {
+  if (ThreadIndex() < 40) SyncThreads();
+}
+
+ENGINE_KERNEL(kThreads, 1) BarriersInTwoPlaces(float*) {
+  if (ThreadIndex() < 32) {
+    SyncThreads();
+  } else {
+    SyncThreads();
+  }
+}
+
+ENGINE_KERNEL(kThreads, 1) DivergentShuffle(float* out) {
+  if (ThreadIndex() % 2 == 0) out[ThreadIndex()] = Shuffle(1.0f, 0);
+}
+
+ENGINE_KERNEL(kThreads, 1) ReadPastTheEnd(float* out) { out[ThreadIndex()] = out[ThreadIndex() + 4]; }
+
+ENGINE_KERNEL(kThreads, 1) WriteBeforeTheBegin(float* out) { out[ThreadIndex() - 1] = 0.0f; }
+
+ENGINE_KERNEL(kThreads, 1) SharedPastTheEnd(float* out) {
+  float* const shared = SharedMemory<float>();
+  shared[ThreadIndex() + 1] = 0.0f;
+  out[ThreadIndex()] = 0.0f;
+}
+
+// NaN, as nobody has written it.
+ENGINE_KERNEL(kThreads, 1) UninitialisedShared(float* out) {
+  out[ThreadIndex()] = SharedMemory<float>()[ThreadIndex()];
+}
+
+// Right in ascending order only.
+ENGINE_KERNEL(kThreads, 1) MissingBarrier(float* out) {
+  float* const shared = SharedMemory<float>();
+  shared[ThreadIndex()] = 1.0f;
+  out[ThreadIndex()] = shared[ThreadIndex() == 0 ? 0 : ThreadIndex() - 1];
+}
+
+ENGINE_KERNEL(kThreads, 1) CopyNotWaitedFor(float* out) {
+  float* const shared = SharedMemory<float>();
+  CopyAsync16(shared + ThreadIndex() / 4 * 4, out + ThreadIndex() / 4 * 4);
+  CommitCopies();
+  out[ThreadIndex()] = shared[ThreadIndex()];
+  WaitCopies<0>();
+}
+
+ENGINE_KERNEL(kThreads, 1) CopyMisaligned(float* out) {
+  CopyAsync16(SharedMemory<float>(), out + 1);
+  CommitCopies();
+  WaitCopies<0>();
+}
+
+ENGINE_KERNEL(kThreads, 1) BytesThatNeverCome(float* out) {
+  ENGINE_SHARED(barrier, uint64_t);
+  if (ThreadIndex() == 0) {
+    BarrierInit(&barrier);
+    BarrierExpect(&barrier, 64);
+    BulkCopy(SharedMemory<float>(), out, 32, &barrier);
+  }
+  SyncThreads();
+  BarrierWait(&barrier, 0);
+}
+
+using Kernel = void (*)(float*);
+constexpr struct {
+  const char* name;
+  Kernel kernel;
+} kWrong[] = {{"divergent-barrier", &DivergentBarrier},         {"barriers-in-two-places", &BarriersInTwoPlaces},
+              {"divergent-shuffle", &DivergentShuffle},         {"read-past-the-end", &ReadPastTheEnd},
+              {"write-before-the-begin", &WriteBeforeTheBegin}, {"shared-past-the-end", &SharedPastTheEnd},
+              {"uninitialised-shared", &UninitialisedShared},   {"missing-barrier", &MissingBarrier},
+              {"copy-not-waited-for", &CopyNotWaitedFor},       {"copy-misaligned", &CopyMisaligned},
+              {"bytes-that-never-come", &BytesThatNeverCome}};
+
+// The status of what kernels return as they must: ones. In some order of threads a race shows.
+int Run(Kernel kernel) {
+  for (const uint64_t order : {0, 1, 99}) {
+    emulator::SetOrder(order);
+    auto* out = static_cast<float*>(emulator::Allocate(kThreads * sizeof(float)));
+    for (int i = 0; i < kThreads; i++) out[i] = 1.0f;
+    Launch(nullptr, {1, 1, kThreads, kThreads * 4}, kernel, out);
+    for (int i = 0; i < kThreads; i++) {
+      if (out[i] != 1.0f) {
+        fprintf(stderr, "result %d is %g\n", i, static_cast<double>(out[i]));
+        return 1;
+      }
+    }
+    emulator::Free(out);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace engine::cuda
+
+int main(int argc, char** argv) {
+  for (const auto& wrong : engine::cuda::kWrong) {
+    if (argc == 1) printf("%s\n", wrong.name);
+    if (argc > 1 && strcmp(argv[1], wrong.name) == 0) return engine::cuda::Run(wrong.kernel);
+  }
+  return 0;
+}

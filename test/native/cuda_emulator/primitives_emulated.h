@@ -1,0 +1,123 @@
+// kernels/cuda/primitives.cuh for the emulator; what everything means is said there.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "emulator.h"
+#include "kernels/cpu/half.h"
+
+#define ENGINE_DEVICE inline
+#define ENGINE_KERNEL(threads, blocks) void
+#define ENGINE_SHARED(name, ...) auto& name = engine::cuda::emulator::StaticShared<__VA_ARGS__>([] {})
+#define ENGINE_UNROLL
+#define ENGINE_NO_UNROLL
+
+namespace engine::cuda {
+
+using emulator::Place;
+
+inline int ThreadIndex() { return static_cast<int>(emulator::thread_index.x); }
+inline int NumThreads() { return static_cast<int>(emulator::block_size.x); }
+inline int BlockIndex() { return static_cast<int>(emulator::block_index.x); }
+inline int BlockIndexY() { return static_cast<int>(emulator::block_index.y); }
+inline int NumBlocks() { return static_cast<int>(emulator::grid_size.x); }
+inline int NumBlocksY() { return static_cast<int>(emulator::grid_size.y); }
+
+template <class T>
+T* SharedMemory() {
+  return static_cast<T*>(emulator::DynamicShared());
+}
+
+inline void SyncThreads(Place place = Place::current()) { emulator::SyncThreads(place); }
+inline void SyncWarp(Place place = Place::current()) {
+  emulator::Together([](void* const*) {}, nullptr, place);
+}
+
+template <class T>
+struct ShuffledValue {
+  T value;
+  T result;
+  int from;
+};
+template <class T>
+T Shuffle(T value, int lane, Place place = Place::current()) {
+  ShuffledValue<T> own = {value, value, lane};
+  emulator::Together(
+      [](void* const* lanes) {
+        for (int i = 0; i < emulator::kWarpSize; i++) {
+          auto* to = static_cast<ShuffledValue<T>*>(lanes[i]);
+          to->result = static_cast<ShuffledValue<T>*>(lanes[to->from % emulator::kWarpSize])->value;
+        }
+      },
+      &own, place);
+  return own.result;
+}
+template <class T>
+T ShuffleXor(T value, int mask, Place place = Place::current()) {
+  return Shuffle(value, (ThreadIndex() ^ mask) % emulator::kWarpSize, place);
+}
+uint32_t Ballot(bool predicate, Place place = Place::current());
+
+inline int32_t AtomicAdd(int32_t* address, int32_t value) {
+  const int32_t before = *address;
+  *address += value;
+  return before;
+}
+inline int32_t AtomicExchange(int32_t* address, int32_t value) {
+  const int32_t before = *address;
+  *address = value;
+  return before;
+}
+
+inline uint32_t BitsOf(float value) { return kernels::bits_from_float(value); }
+inline float FloatOf(uint32_t bits) { return kernels::float_from_bits(bits); }
+inline float Multiply(float a, float b) { return a * b; }
+inline float Add(float a, float b) { return a + b; }
+inline double Multiply(double a, double b) { return a * b; }
+inline double Add(double a, double b) { return a + b; }
+inline float Divide(float a, float b) { return a / b; }
+inline float SquareRoot(float a) { return std::sqrt(a); }
+inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float RoundEven(float a) { return std::nearbyint(a); }
+inline uint32_t MultiplyHigh(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
+inline int PopulationCount(uint32_t word) { return __builtin_popcount(word); }
+inline float PowerOfTwo(float x) { return std::exp2(x); }
+
+inline uint16_t HalfOf(float value) { return kernels::f16_from_float(value); }
+inline float FloatOfHalf(uint16_t half) { return kernels::float_from_f16(half); }
+uint32_t SubtractHalves(uint32_t a, uint32_t b);
+uint32_t FmaHalves(uint32_t a, uint32_t b, uint32_t c);
+uint32_t Permute(uint32_t a, uint32_t b, uint32_t selector);
+
+struct Words4 {
+  uint32_t x, y, z, w;
+};
+Words4 Load16(const void* address, Place place = Place::current());
+void Store16(void* address, Words4 words, Place place = Place::current());
+
+inline void CopyAsync16(void* shared, const void* global, Place place = Place::current()) {
+  emulator::CopyAsync(shared, global, 16, place);
+}
+inline void CommitCopies() { emulator::CommitCopies(); }
+template <int kPending>
+void WaitCopies() {
+  emulator::WaitCopies(kPending);
+}
+
+// Tests run kernels both ways.
+inline bool emulate_bulk_copies = true;
+inline bool HasBulkCopies() { return emulate_bulk_copies; }
+inline void BarrierInit(uint64_t* barrier) { emulator::BarrierInit(barrier); }
+inline void BarrierExpect(uint64_t* barrier, uint32_t bytes) { emulator::BarrierExpect(barrier, bytes); }
+inline void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::current()) {
+  emulator::BarrierWait(barrier, parity, place);
+}
+inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier,
+                     Place place = Place::current()) {
+  emulator::BulkCopy(shared, global, bytes, barrier, place);
+}
+
+void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place = Place::current());
+
+}  // namespace engine::cuda
