@@ -3,6 +3,7 @@ import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
 import type { DType } from '../tensor/dtype.js';
+import { type Baseline, besideBaseline, requireComparable } from './baseline.js';
 import { decodeBytes, decodeOps, type ModelCost, modelCost, prefillOps } from './model-cost.js';
 import { computeKindOf, Peaks } from './peaks.js';
 import { checkRuns, repeat } from './repetition.js';
@@ -27,6 +28,8 @@ export interface SpeedOptions {
   readonly runs?: number | undefined;
   /** Compare tokens of different batches and thread counts before anything is timed. Default true. */
   readonly check?: boolean | undefined;
+  /** Measurements to put ours beside. */
+  readonly baseline?: Baseline | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told what is being done. */
   readonly onProgress?: ((what: string) => void) | undefined;
@@ -57,10 +60,16 @@ const CUDA_ROWS = 32;
  * nothing was timed), and what loading and generating throw.
  */
 export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult> {
-  const { kind, model, load, runs = defaults.runs, check = true, signal, onProgress } = options;
+  const { kind, model, load, runs = defaults.runs, check = true, baseline, signal, onProgress } = options;
   checkRuns('--runs', runs);
   const cost = await modelCost(model, load);
   const workloads = resolveWorkloads(options, cost.contextLength);
+  if (baseline !== undefined) {
+    const sizes = workloads.map(({ batch, promptTokens, generatedTokens }) => {
+      return { batch, prompt_tokens: promptTokens, generated_tokens: generatedTokens };
+    });
+    requireComparable(baseline, cost.model.parameters, sizes);
+  }
   if (check) {
     onProgress?.('comparing tokens');
     await requireEqualTokens(options, cost.contextLength, Math.max(...workloads.map(({ batch }) => batch)));
@@ -89,7 +98,7 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
     const row = makeRow(kind, engine, cost, workload, rates, threads);
     rows.push({ ...row, ...besidePeaks(row, peaks.gbPerSecond(threads), peaks.gopPerSecond(threads, compute)) });
   }
-  return { ...loaded!, rows };
+  return { ...loaded!, rows: baseline === undefined ? rows : besideBaseline(rows, baseline) };
 }
 
 function makeRow(

@@ -7,7 +7,7 @@ import { climbLadder } from '../benchmark/ladder.js';
 import { checkRuns } from '../benchmark/repetition.js';
 import type { BenchReport, BenchRow } from '../benchmark/report.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
-import { jsonFlag, printReport, reportOf, writeText } from './bench-output.js';
+import { baselineFlag, jsonFlag, printReport, reportOf, writeText } from './bench-output.js';
 import { type BenchLoadFlags, benchLoadFlags, thisProgram } from './bench-speed.js';
 import { number } from './flags.js';
 import { withInterrupt } from './interrupt.js';
@@ -26,9 +26,6 @@ interface LadderFlags extends BenchModelFlags, Pick<BenchLoadFlags, 'backend'> {
   readonly svg?: string;
   readonly json?: string | true;
 }
-
-export const baselineFlag = () =>
-  new Option('--baseline <path>', 'JSON report of another engine at the same sizes (bench/gpu): print ratios to it');
 
 /** Tokens of a text; a million take hours. */
 const MAX_QUALITY_TOKENS = 1 << 20;
