@@ -118,11 +118,9 @@ function isAlike(a: Compared, b: Compared): boolean {
   return kindOf(a) === kindOf(b) && a.batch === b.batch && a.prompt_tokens === b.prompt_tokens;
 }
 
-/** Of most weights: 16-bit floats of either kind are alike, and float32 is not one of them. */
-function bitsOf(dtype: string): string {
-  const first = dtype.split('+')[0]!;
-  if (/^b?f16$/.test(first)) return '16';
-  return /^(?:int|q)(\d)/.exec(first)?.[1] ?? first;
+/** Of the smallest type, `int8+int4`: heads have more bits than layers. 16-bit floats of either kind are alike. */
+function bitsOf(dtype: string): number {
+  return Math.min(...dtype.split('+').map((type) => Number(/\d+/.exec(type)?.[0] ?? Number.POSITIVE_INFINITY)));
 }
 
 function rowOf(fields: Readonly<Record<string, unknown>>): BenchRow | null {

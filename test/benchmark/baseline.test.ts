@@ -43,8 +43,8 @@ describe('a baseline', () => {
     );
     const ours = [
       row({ ...rate(200), backend: 'native-cuda:sm_90', dtype: 'f16', gb_per_second: 3000 }),
-      row({ ...rate(200), dtype: 'q8_0+q4_0' }),
-      row({ ...rate(200), dtype: 'int4' }),
+      row({ ...rate(200), dtype: 'q8_0' }),
+      row({ ...rate(200), dtype: 'int8+int4' }),
       row({ ...rate(200), generated_tokens: 0 }),
     ];
     const [float, eight, four, prefill] = besideBaseline(ours, other);
