@@ -3,6 +3,7 @@ import { EngineError } from '../base/errors.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
 import type { DType } from '../tensor/dtype.js';
+import { type Baseline, besideBaseline, requireComparable } from './baseline.js';
 import { decodeBytes, decodeOps, type ModelCost, modelCost, prefillOps } from './model-cost.js';
 import { computeKindOf, Peaks } from './peaks.js';
 import { checkRuns, repeat } from './repetition.js';
@@ -27,6 +28,8 @@ export interface SpeedOptions {
   readonly runs?: number | undefined;
   /** Compare tokens of different batches and thread counts before anything is timed. Default true. */
   readonly check?: boolean | undefined;
+  /** Measurements to put ours beside. */
+  readonly baseline?: Baseline | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Told what is being done. */
   readonly onProgress?: ((what: string) => void) | undefined;
@@ -49,16 +52,24 @@ const defaults = {
 const MAX_BATCH = 256;
 /** Tokens compared before anything is timed, and those before them. */
 const CHECK = { promptTokens: 16, generatedTokens: 8 };
+/** Rows of a step up to which native-cuda's do not depend on the others; on a CPU they never do. */
+const CUDA_ROWS = 32;
 
 /**
  * Measures tokens per second of prefill or decode. Throws OPTION_INVALID, DEPENDENCY_MISSING, TOKENS_DIFFER (then
  * nothing was timed), and what loading and generating throw.
  */
 export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult> {
-  const { kind, model, load, runs = defaults.runs, check = true, signal, onProgress } = options;
+  const { kind, model, load, runs = defaults.runs, check = true, baseline, signal, onProgress } = options;
   checkRuns('--runs', runs);
   const cost = await modelCost(model, load);
   const workloads = resolveWorkloads(options, cost.contextLength);
+  if (baseline !== undefined) {
+    const sizes = workloads.map(({ batch, promptTokens, generatedTokens }) => {
+      return { batch, prompt_tokens: promptTokens, generated_tokens: generatedTokens };
+    });
+    requireComparable(baseline, cost.model.parameters, sizes);
+  }
   if (check) {
     onProgress?.('comparing tokens');
     await requireEqualTokens(options, cost.contextLength, Math.max(...workloads.map(({ batch }) => batch)));
@@ -72,7 +83,8 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
     loaded = { model: { name: engine.model.name, ...cost.model }, fallbackReason: engine.fallbackReason };
     const measure = kind === 'prefill' ? measurePrefill : measureDecode;
     const name = workload.batch === 1 ? kind : `${kind} × ${workload.batch}`;
-    const native = engine.backend.startsWith('native');
+    // Peaks are the processor's.
+    const native = engine.backend.startsWith('native-cpu');
     const threads = native ? (load.threads ?? nativeInfo().threads.threads) : 1;
     const samplePeaks = () => (native ? peaks.sample(threads, compute) : undefined);
     await samplePeaks();
@@ -86,7 +98,7 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
     const row = makeRow(kind, engine, cost, workload, rates, threads);
     rows.push({ ...row, ...besidePeaks(row, peaks.gbPerSecond(threads), peaks.gopPerSecond(threads, compute)) });
   }
-  return { ...loaded!, rows };
+  return { ...loaded!, rows: baseline === undefined ? rows : besideBaseline(rows, baseline) };
 }
 
 function makeRow(
@@ -153,9 +165,11 @@ async function requireEqualTokens(
   batch: number,
 ): Promise<void> {
   const workload = { batch, ...CHECK };
-  const answersOf = async (threads: number | undefined, numRequests: number) => {
+  const answersOf = async (threads: number | undefined, numWanted: number) => {
     await using engine = await Engine.load({ ...load, threads, model, signal, ...sizes(workload, contextLength) });
     const prompt = promptOf(CHECK.promptTokens, engine.model.vocabSize);
+    const most = engine.backend.startsWith('native-cuda') ? CUDA_ROWS / CHECK.promptTokens : numWanted;
+    const numRequests = Math.min(most, numWanted);
     const answers = Array.from({ length: numRequests }, () => greedyTokens(engine, prompt, CHECK.generatedTokens));
     return (await Promise.all(answers)).map(String);
   };

@@ -9,6 +9,10 @@ import { note, Output } from './output.js';
 export const jsonFlag = () =>
   new Option('--json [path]', 'write the report as JSON to a file, or without one to stdout in place of the table');
 
+/** Of readBaseline. */
+export const baselineFlag = () =>
+  new Option('--baseline <path>', 'JSON report of another engine at the same sizes (bench/gpu): print ratios to it');
+
 /** The report of what was measured, with the command as it was typed. */
 export function reportOf(model: BenchModel, rows: readonly BenchRow[]): BenchReport {
   return makeReport(commandLine(), model, rows);

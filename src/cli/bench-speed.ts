@@ -1,12 +1,13 @@
 import { Command, Option } from 'commander';
 import { EngineError } from '../base/errors.js';
+import { baselineRows, readBaseline } from '../benchmark/baseline.js';
 import { withNeighbours } from '../benchmark/neighbours.js';
 import type { Program } from '../benchmark/ours.js';
 import type { BenchRow } from '../benchmark/report.js';
 import { benchmarkSpeed, type SpeedKind } from '../benchmark/speed.js';
 import type { LoadOptions } from '../library/load-options.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
-import { jsonFlag, printReport, reportOf } from './bench-output.js';
+import { baselineFlag, jsonFlag, printReport, reportOf } from './bench-output.js';
 import { loadFlags, number } from './flags.js';
 import { withInterrupt } from './interrupt.js';
 import { note } from './output.js';
@@ -24,6 +25,7 @@ interface SpeedFlags extends BenchModelFlags, BenchLoadFlags {
   readonly runs?: number;
   readonly neighbours?: number;
   readonly check: boolean;
+  readonly baseline?: string;
   readonly json?: string | true;
 }
 
@@ -71,12 +73,14 @@ export function speedCommand(kind: SpeedKind): Command {
     .addOption(number('--runs <n>', 'measurements of each row; default 5'))
     .addOption(neighboursFlag())
     .addOption(new Option('--no-check', 'do not compare tokens of one thread alone with those of what is timed'))
+    .addOption(baselineFlag())
     .addOption(jsonFlag())
     .action((flags: SpeedFlags) => speed(kind, flags));
 }
 
 async function speed(kind: SpeedKind, flags: SpeedFlags): Promise<void> {
   const { promptTokens, generatedTokens, batch, runs, neighbours = 0, check } = flags;
+  const baseline = flags.baseline === undefined ? undefined : readBaseline(flags.baseline);
   await withInterrupt((signal) =>
     withBenchModel(flags, signal, async (model) => {
       const progress = new ProgressBar(`${kind}:`);
@@ -91,13 +95,15 @@ async function speed(kind: SpeedKind, flags: SpeedFlags): Promise<void> {
             batches: batch,
             runs,
             check,
+            baseline,
             signal,
             onProgress: (what) => progress.say(what),
           }),
         );
         progress.clear();
         if (result.fallbackReason !== null) note(`engine: ${result.fallbackReason}`);
-        await printReport(reportOf(result.model, besides(neighbours, rows)), flags.json);
+        const others = baseline === undefined ? [] : baselineRows(rows, baseline);
+        await printReport(reportOf(result.model, [...besides(neighbours, rows), ...others]), flags.json);
       } finally {
         progress.clear();
       }

@@ -41,6 +41,25 @@ test('bars are as high as their values, and everything is inside', () => {
   for (const value of ['10 t/s', '40 t/s', '7.35', 'first', 'third']) expect(svg).toContain(`>${value}<`);
 });
 
+test('what bars are compared with is an outline on the same scale, its label inside the picture', () => {
+  const outlines = [{ value: 80, label: 'other 80' }, null, { value: 20, label: 'other 20' }];
+  const svg = drawBarChart({ ...chart, panels: [{ ...chart.panels[0], outlines }] });
+  const heights = attributes(svg, 'rect', 'height').map(Number);
+  expect(heights).toHaveLength(5);
+  const [first, itsOutline, , third, lowOutline] = heights;
+  expect(itsOutline).toBeCloseTo(8 * first!, 0);
+  expect(third! / lowOutline!).toBeCloseTo(2, 0);
+  for (const label of ['other 80', 'other 20']) expect(svg).toContain(`>${label}<`);
+  const texts = attributes(svg, 'text', 'y').map(Number);
+  expect(texts.every((y) => y > 0)).toBe(true);
+  // The highest outline's two labels and the panel's title are on lines of their own.
+  const top = texts.filter((y) => y < Math.min(...attributes(svg, 'rect', 'y').map(Number)));
+  const sorted = top.sort((a, b) => a - b);
+  sorted.slice(1).forEach((y, i) => {
+    expect(y - sorted[i]!).toBeGreaterThanOrEqual(13);
+  });
+});
+
 test('small differences look small', () => {
   const panel = { ...chart.panels[1], values: [7, 7, 7.0007] };
   const heights = attributes(drawBarChart({ ...chart, panels: [panel] }), 'circle', 'cy').map(Number);

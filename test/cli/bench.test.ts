@@ -167,4 +167,34 @@ describe('engine bench ladder', () => {
     expect(statSync(svg).size).toBeGreaterThan(1000);
     expect(readFileSync(svg, 'utf8')).toContain('8-bit activations');
   }, 120_000);
+
+  it('takes a backend and a baseline of the same model, and prints ratios', async () => {
+    const baseline = join(folder, 'baseline.json');
+    const svg = join(folder, 'beside.svg');
+    const sizes = ['--prompt-tokens', '4', '--generated-tokens', '2'];
+    const args = ['bench', 'ladder', ...tiny, ...sizes, '--type', 'q8_0', '--backend', 'reference'];
+    const other = {
+      name: 'int8: prefill',
+      backend: 'pytorch:cuda',
+      dtype: 'int8',
+      batch: 1,
+      prompt_tokens: 4,
+      generated_tokens: 0,
+      tokens_per_second: { median: 1e6, min: 1e6, max: 1e6, runs: 3 },
+    };
+    const write = (parameters: number) =>
+      writeFileSync(baseline, JSON.stringify({ model: { parameters }, rows: [other] }));
+    write(24_407_713);
+    const { code, stderr } = await runCli([...args, '--baseline', baseline], { env });
+    expect(code).toBe(2);
+    expect(stderr).toContain('expected measurements of 24407712 parameters');
+    write(24_407_712);
+    const { rows } = await runJson<BenchReport>([...args, '--baseline', baseline, '--svg', svg], { env });
+    expect(rows.map(({ name }) => name)).toEqual(['recorded plan: prefill', 'recorded plan: decode', 'int8: prefill']);
+    expect(rows[0]!.backend).toBe('reference');
+    expect(rows[0]!.ratio!.median).toBeCloseTo(rows[0]!.tokens_per_second.median / 1e6, 9);
+    expect(rows[1]).not.toHaveProperty('ratio');
+    expect(readFileSync(svg, 'utf8')).toContain('>int8 1000000<');
+    expect(readFileSync(svg, 'utf8')).toContain('outlined: pytorch:cuda');
+  }, 120_000);
 });
