@@ -9,8 +9,9 @@
 // by it.
 //
 // Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
-// rows in a step they do not depend on the other rows either, bit for bit; LinearMany, for more rows, reads weights
-// rounded to half precision, in another order.
+// rows in a step they do not depend on the other rows either, bit for bit. With more, linear layers read weights
+// rounded to half precision, in another order, and again a row's result is the same whatever the others are:
+// LinearBatch and LinearMany give the same bits.
 #pragma once
 
 #include <cstddef>
@@ -44,6 +45,8 @@ struct LaunchShape {
 
 // Rows that one pass over the weights of Linear serves.
 inline constexpr int32_t kMaxLinearRows = 32;
+// Rows up to which weights are made halves where they are used: beyond, a copy for all rows is made first.
+inline constexpr int32_t kMaxBatchRows = 256;
 inline constexpr int32_t kMaxHeadDim = 256;
 inline constexpr int32_t kAttentionChunk = kernels::kAttentionChunk;
 // Query rows, (token, head) pairs of a sequence, that share a pass over keys and values.
@@ -138,7 +141,15 @@ struct LinearArgs {
   PreparedRows x;
   TiledMatrix weight;
   const float* bias;  // [weight.rows] or null
+  bool add = false;   // to what is in `out`, as LaunchAdd would afterwards
 };
+// Which of the three kernels serves so many rows.
+enum class LinearKind : int32_t { kFew, kBatch, kMany };
+constexpr LinearKind LinearKindOf(int32_t num_rows) {
+  return num_rows <= kMaxLinearRows  ? LinearKind::kFew
+         : num_rows <= kMaxBatchRows ? LinearKind::kBatch
+                                     : LinearKind::kMany;
+}
 // How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
 struct LinearTiling {
   int32_t split_k;
@@ -150,6 +161,10 @@ LinearTiling LinearTilingOf(const LinearArgs& args);
 LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args);
 // Up to kMaxLinearRows rows: reads every weight once.
 int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
+
+// Up to kMaxBatchRows rows: weights in any format, read once per 64 rows, or per 128 where there are more than 64.
+LaunchShape ShapeOfLinearBatch(const LinearArgs& args);
+int LaunchLinearBatch(Stream stream, const LinearArgs& args);
 
 // Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large
 // tiles.

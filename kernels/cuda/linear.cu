@@ -7,6 +7,7 @@
 // along k among split_k warps, warp s taking tiles s, s + split_k, …; their sums are added in ascending order. split_k
 // depends on the matrix alone.
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/linear_output.cuh"
 #include "kernels/cuda/tile_reader.cuh"
 
 namespace engine::cuda {
@@ -213,9 +214,7 @@ LinearKernel(LinearArgs args, LinearTiling tiling) {
         sum = Add(sum, partials[(from * tiling.split_k + s) * PartialFloats(kTokenTiles) + place]);
       }
       if constexpr (kLayout.factors == Factors::kNone) sum = Multiply(sum, weight.factors[row].scale);
-      sum = Multiply(sum, args.x.scales[token]);
-      if (args.bias != nullptr) sum = Add(sum, args.bias[row]);
-      args.out[static_cast<size_t>(token) * static_cast<size_t>(weight.rows) + static_cast<size_t>(row)] = sum;
+      StoreLinear(args, row, token, sum);
     }
     SyncThreads();
   }

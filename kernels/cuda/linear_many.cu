@@ -2,6 +2,7 @@
 // multiplied, which the matrix unit limits rather than memory. Both operands already lie in the order in which lanes
 // take them, so a stage is copied as it is and read without conflicts.
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/linear_output.cuh"
 #include "kernels/cuda/tile_reader.cuh"
 
 namespace engine::cuda {
@@ -41,16 +42,8 @@ HalveKernel(uint8_t* out, TiledMatrix matrix) {
     ENGINE_UNROLL
     for (int step = 0; step < 4; step++) {
       const int k = 64 * quad + 16 * step;
-      uint32_t halves[4];
-      ENGINE_UNROLL
-      for (int i = 0; i < 4; i++) {
-        const TileRowFactors<kFormat>& row = rows[i % 2];
-        const auto weight = [&](uint32_t code) {
-          return HalfOf((row.scale(k) * FloatOfHalf(static_cast<uint16_t>(code)) - row.min(k)) * inverse[i % 2]);
-        };
-        halves[i] = weight(a[step][i]) | static_cast<uint32_t>(weight(a[step][i] >> 16)) << 16;
-      }
-      Store16(to + (k / 16 * 32 + lane) * 16, {halves[0], halves[1], halves[2], halves[3]});
+      HalveCodes(a[step], rows, inverse, k);
+      Store16(to + (k / 16 * 32 + lane) * 16, {a[step][0], a[step][1], a[step][2], a[step][3]});
     }
   }
 }
@@ -164,9 +157,7 @@ ENGINE_KERNEL(kThreads, 1) LinearManyKernel(LinearArgs args) {
         const int row = (first_row_tile + own_weight_tile + w) * kTileRows + lane / 4 + i / 2 * 8;
         const int token = (first_token_tile + own_token_tile + t) * kTokenTile + lane % 4 * 2 + i % 2;
         if (row >= weight.rows || token >= x.num_rows) continue;
-        float sum = Multiply(Multiply(acc[w][t][i], weight.factors[row].scale), x.scales[token]);
-        if (args.bias != nullptr) sum = Add(sum, args.bias[row]);
-        args.out[static_cast<size_t>(token) * static_cast<size_t>(weight.rows) + static_cast<size_t>(row)] = sum;
+        StoreLinear(args, row, token, Multiply(acc[w][t][i], weight.factors[row].scale));
       }
     }
   }

@@ -81,6 +81,11 @@ ENGINE_DEVICE uint16_t HalfOf(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(value));
   return half;
 }
+ENGINE_DEVICE uint32_t HalvesOf(float first, float second) {
+  uint32_t halves;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(second), "f"(first));
+  return halves;
+}
 ENGINE_DEVICE float FloatOfHalf(uint16_t half) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(half));

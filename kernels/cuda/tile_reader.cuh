@@ -80,13 +80,17 @@ class TileRowFactors {
 
   // `row` is one of the tile's 16.
   ENGINE_DEVICE void Load(const uint8_t* tile, int row, const RowFactors& factors) {
-    if constexpr (kLayout.factors != Factors::kNone) LoadBytes(scales_, tile + kLayout.code_bytes(), row);
-    if constexpr (kLayout.has_mins) LoadBytes(mins_, tile + kLayout.mins_offset(), row);
+    LoadBehindCodes(tile + kLayout.code_bytes(), row, factors);
+  }
+  // From what follows the codes of a tile.
+  ENGINE_DEVICE void LoadBehindCodes(const uint8_t* behind, int row, const RowFactors& factors) {
+    if constexpr (kLayout.factors != Factors::kNone) LoadBytes(scales_, behind, row);
+    if constexpr (kLayout.has_mins) LoadBytes(mins_, behind + kLayout.mins_offset() - kLayout.code_bytes(), row);
     if constexpr (kLayout.factors == Factors::kRow) {
       d_ = factors.d;
       m_ = factors.m;
     } else if constexpr (kLayout.factors == Factors::kSuper) {
-      const auto* d = reinterpret_cast<const uint16_t*>(tile + kLayout.d_offset());
+      const auto* d = reinterpret_cast<const uint16_t*>(behind + kLayout.d_offset() - kLayout.code_bytes());
       d_ = FloatOfHalf(d[row]);
       if constexpr (kLayout.has_mins) m_ = FloatOfHalf(d[kTileRows + row]);
     }
@@ -129,6 +133,22 @@ class TileRowFactors {
   float d_;
   float m_;
 };
+
+// Codes of columns k … k + 15 of a tile, as ReadCodes gives them, become weights divided by the scales of their rows,
+// in half precision. `rows` and `inverse` are of rows lane / 4 and lane / 4 + 8.
+template <TileFormat kFormat>
+ENGINE_DEVICE void HalveCodes(uint32_t (&a)[4], const TileRowFactors<kFormat> (&rows)[2], const float (&inverse)[2],
+                              int k) {
+  if constexpr (TileLayoutOf(kFormat).factors != Factors::kNone) {
+    ENGINE_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const float scale = Multiply(rows[i % 2].scale(k), inverse[i % 2]);
+      const float min = Multiply(rows[i % 2].min(k), inverse[i % 2]);
+      a[i] = HalvesOf(Fma(scale, FloatOfHalf(static_cast<uint16_t>(a[i])), -min),
+                      Fma(scale, FloatOfHalf(static_cast<uint16_t>(a[i] >> 16)), -min));
+    }
+  }
+}
 
 // One weight of a tile; the tile lies in global memory.
 template <TileFormat kFormat>

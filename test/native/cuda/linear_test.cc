@@ -262,6 +262,46 @@ void CheckMany(const StorageType& type, int32_t rows, int32_t columns, int32_t n
     if (first.empty()) first = actual;
     ExpectSame(actual, first, "the same once more");
   }
+
+  // The same products in the same order, from the tiles.
+  const auto run_batch = [&](const PreparedRows& prepared) {
+    const DeviceArray<float> out(static_cast<size_t>(prepared.num_rows * rows));
+    Expect(LaunchLinearBatch(nullptr, {out.data(), prepared, matrix.tiled(), device_bias.data()}));
+    return out.Read();
+  };
+  for (Ways ways; ways.Next();) ExpectSame(run_batch(activations.prepared), first, "from tiles");
+  const int32_t row = random.below(num_rows);
+  const std::vector<float> x = activations.x.Read();
+  const std::vector<float> own(x.begin() + static_cast<ptrdiff_t>(row) * columns,
+                               x.begin() + static_cast<ptrdiff_t>(row + 1) * columns);
+  ExpectSame(run_batch(Activations(1, columns, parts, own).prepared),
+             std::vector<float>(first.begin() + static_cast<ptrdiff_t>(row) * rows,
+                                first.begin() + static_cast<ptrdiff_t>(row + 1) * rows),
+             "a row alone");
+}
+
+// Added to what is there: as LaunchAdd afterwards.
+void CheckAdd(const StorageType& type, int32_t rows, int32_t columns, int32_t num_rows) {
+  Random random(Seed() + 9);
+  const RandomMatrix matrix(type, rows, columns, &random);
+  const auto count = static_cast<size_t>(num_rows * rows);
+  const std::vector<float> residual = random.values(count);
+  const DeviceArray<float> device_bias(random.values(static_cast<size_t>(rows)));
+  const Activations activations(num_rows, columns, 1, random.values(static_cast<size_t>(num_rows * columns)));
+  const auto check = [&](const char* name, const std::function<int(const LinearArgs&)>& launch) {
+    for (Ways ways; ways.Next();) {
+      const DeviceArray<float> product(count), separate(residual), fused(residual);
+      Expect(launch({product.data(), activations.prepared, matrix.tiled(), device_bias.data()}));
+      Expect(LaunchAdd(nullptr, Limits(), separate.data(), product.data(), static_cast<int64_t>(count)));
+      Expect(launch({fused.data(), activations.prepared, matrix.tiled(), device_bias.data(), true}));
+      ExpectSame(fused.Read(), separate.Read(), name);
+    }
+  };
+  check("few", [](const LinearArgs& args) { return LaunchLinear(nullptr, Limits(), args); });
+  check("batch", [](const LinearArgs& args) { return LaunchLinearBatch(nullptr, args); });
+  if (matrix.tiled().format == TileFormat::kHalf) {
+    check("many", [](const LinearArgs& args) { return LaunchLinearMany(nullptr, args); });
+  }
 }
 
 }  // namespace
@@ -283,12 +323,17 @@ void CheckLinear() {
     Case(name + " linear, 13 rows", [&] { CheckFew(type, 21, std::max(unit, 32), 13, 1, true); });
     Case(name + " linear, 29 rows of two parts", [&] { CheckFew(type, 33, odd, 29, 2, true); });
     Case(name + " linear, 37 rows", [&] { CheckMany(type, 35, odd, 37, 1); });
+    Case(name + " linear, 75 rows", [&] { CheckMany(type, 19, std::max(unit, 32), 75, 1); });
   }
   const StorageType& f32 = StorageTypes()[0];
   const StorageType& int4 = StorageTypes()[4];
   Case("f32 linear, long rows", [&] { CheckFew(f32, 16, 2500, 3, 2, false); });
   Case("int4 linear, several turns", [&] { CheckFew(int4, 200, 2048 + 32, 2, 1, false); });
   Case("int4 linear, 150 rows of two parts", [&] { CheckMany(int4, 145, 288, 150, 2); });
+  Case("int4 linear, 64 rows", [&] { CheckMany(int4, 64, 256, 64, 1); });
+  Case("f32 linear, 66 rows", [&] { CheckMany(f32, 70, 70, 66, 2); });
+  Case("f32 linear added", [&] { CheckAdd(f32, 40, 300, 9); });
+  Case("int4 linear added", [&] { CheckAdd(int4, 40, 288, 9); });
 }
 
 }  // namespace engine::cuda::test

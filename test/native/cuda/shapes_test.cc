@@ -34,12 +34,26 @@ void CheckLinearShapes(const DeviceLimits& limits) {
       }
     }
   }
+  for (int32_t f = 0; f < kNumTileFormats; f++) {
+    for (const int32_t num_rows : {1, 17, 64, 65, 128, 129, kMaxBatchRows}) {
+      const LaunchShape shape = ShapeOfLinearBatch(Args(static_cast<TileFormat>(f), 4080, 4096, num_rows));
+      const int32_t block_tokens = num_rows <= 64 ? 64 : 128;
+      if (shape.shared_bytes > limits.shared_block_bytes) Wrong("%d bytes of shared memory", shape.shared_bytes);
+      if (shape.grid_x != 64 || shape.grid_y != CeilDivide(num_rows, block_tokens)) {
+        Wrong("%d rows: %d by %d blocks", num_rows, shape.grid_x, shape.grid_y);
+      }
+    }
+  }
   if (ShapeOfLinearMany(Args(TileFormat::kHalf, 4096, 4096, 512)).shared_bytes > limits.shared_block_bytes) {
     Wrong("stages of the large product do not fit");
   }
 }
 
 void CheckSizes() {
+  if (LinearKindOf(kMaxLinearRows) != LinearKind::kFew || LinearKindOf(kMaxLinearRows + 1) != LinearKind::kBatch ||
+      LinearKindOf(kMaxBatchRows) != LinearKind::kBatch || LinearKindOf(kMaxBatchRows + 1) != LinearKind::kMany) {
+    Wrong("a kernel for another number of rows");
+  }
   const LaunchShape many = ShapeOfLinearMany(Args(TileFormat::kHalf, 4097, 4096, 129));
   if (many.grid_x != 33 || many.grid_y != 2) Wrong("%d by %d blocks", many.grid_x, many.grid_y);
   // 4.5 bits a weight, with the factors of our own int4.

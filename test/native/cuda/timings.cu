@@ -171,7 +171,14 @@ void MeasureLinear(const char* format_name, TileFormat format, int32_t rows, int
   Measure(name, bytes, operations, [&](int i) {
     const TiledMatrix& weight = copies[static_cast<size_t>(i) % copies.size()]->tiled;
     const LinearArgs args = {out.data(), x.prepared, weight, nullptr};
-    Expect(num_rows <= kMaxLinearRows ? LaunchLinear(nullptr, Limits(), args) : LaunchLinearMany(nullptr, args));
+    switch (LinearKindOf(num_rows)) {
+      case LinearKind::kFew:
+        return Expect(LaunchLinear(nullptr, Limits(), args));
+      case LinearKind::kBatch:
+        return Expect(LaunchLinearBatch(nullptr, args));
+      case LinearKind::kMany:
+        return Expect(LaunchLinearMany(nullptr, args));
+    }
   });
 }
 
@@ -306,10 +313,12 @@ void MeasureAll() {
       {"q8_0", TileFormat::kBlock8}, {"q4_k", TileFormat::kSuper4Min}, {"q6_k", TileFormat::kSuper8}};
   for (const auto& [name, format] : formats) {
     for (const auto& [rows, columns] : {std::pair{4096, 4096}, {14336, 4096}, {4096, 14336}}) {
-      for (const int32_t num_rows : {1, 8, 16, 32}) MeasureLinear(name, format, rows, columns, num_rows);
+      for (const int32_t num_rows : {1, 8, 16, 32, 64, 128, 256}) {
+        MeasureLinear(name, format, rows, columns, num_rows);
+      }
     }
   }
-  for (const int32_t num_rows : {128, 2048}) MeasureLinear("f16", TileFormat::kHalf, 14336, 4096, num_rows);
+  MeasureLinear("f16", TileFormat::kHalf, 14336, 4096, 2048);
   for (const int32_t context : {512, 8192}) {
     MeasureAttention(1, context, 1, true);
     MeasureAttention(32, context, 1, true);

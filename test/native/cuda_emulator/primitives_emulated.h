@@ -85,6 +85,9 @@ inline int PopulationCount(uint32_t word) { return __builtin_popcount(word); }
 inline float PowerOfTwo(float x) { return std::exp2(x); }
 
 inline uint16_t HalfOf(float value) { return kernels::f16_from_float(value); }
+inline uint32_t HalvesOf(float first, float second) {
+  return HalfOf(first) | static_cast<uint32_t>(HalfOf(second)) << 16;
+}
 inline float FloatOfHalf(uint16_t half) { return kernels::float_from_f16(half); }
 uint32_t SubtractHalves(uint32_t a, uint32_t b);
 uint32_t FmaHalves(uint32_t a, uint32_t b, uint32_t c);
