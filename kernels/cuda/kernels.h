@@ -141,7 +141,7 @@ struct LinearArgs {
   PreparedRows x;
   TiledMatrix weight;
   const float* bias;  // [weight.rows] or null
-  bool add = false;   // to what is in `out`, as LaunchAdd would afterwards
+  bool add;           // to what is in `out`, as LaunchAdd would afterwards
 };
 // Which of the three kernels serves so many rows.
 enum class LinearKind : int32_t { kFew, kBatch, kMany };

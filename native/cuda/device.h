@@ -24,13 +24,14 @@ enum class KernelId : int32_t {
   kSelectRows,
   kPrepare,
   kLinear,
+  kLinearBatch,
   kHalve,
   kLinearMany,
   kWriteKv,
   kAttention,  // with its join, if it is split
   kSample,
 };
-inline constexpr int32_t kNumKernels = 15;
+inline constexpr int32_t kNumKernels = 16;
 
 struct PointwiseArgs {
   float* out;
@@ -117,7 +118,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 1;
+inline constexpr int32_t kDeviceApiVersion = 2;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

@@ -21,6 +21,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfPrepare(launch.prepare);
     case KernelId::kLinear:
       return ShapeOfLinear(limits, launch.linear);
+    case KernelId::kLinearBatch:
+      return ShapeOfLinearBatch(launch.linear);
     case KernelId::kHalve:
       return ShapeOfHalve(launch.halve.matrix);
     case KernelId::kLinearMany:
@@ -58,6 +60,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchPrepare(stream, launch.prepare);
     case KernelId::kLinear:
       return LaunchLinear(stream, limits, launch.linear);
+    case KernelId::kLinearBatch:
+      return LaunchLinearBatch(stream, launch.linear);
     case KernelId::kHalve:
       return LaunchHalve(stream, launch.halve.out, launch.halve.matrix);
     case KernelId::kLinearMany:

@@ -125,9 +125,10 @@ class Recorder {
                                .parts = p_.parts};
     if (prepared_ != op.x) New(KernelId::kPrepare).prepare = {rows, Data(op.x), weight.columns};
     prepared_ = op.x;
-    const LinearArgs args = {Data(op.out), rows, weight, Vector(op.bias)};
-    if (num_rows <= kMaxLinearRows) {
-      New(KernelId::kLinear).linear = args;
+    const LinearArgs args = {Data(op.out), rows, weight, Vector(op.bias), false};
+    const LinearKind kind = LinearKindOf(num_rows);
+    if (kind != LinearKind::kMany) {
+      New(kind == LinearKind::kFew ? KernelId::kLinear : KernelId::kLinearBatch).linear = args;
       return;
     }
     LinearArgs many = args;
@@ -169,9 +170,9 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
                      [](const Region& region) { return region.space == Region::kLogits; });
 }
 
-constexpr const char* kKernelNames[kNumKernels] = {"embed", "rmsNorm",    "layerNorm",  "rope",      "siluMul",
-                                                   "gelu",  "add",        "selectRows", "prepare",   "linear",
-                                                   "halve", "linearMany", "writeKv",    "attention", "sample"};
+constexpr const char* kKernelNames[kNumKernels] = {
+    "embed",   "rmsNorm", "layerNorm",   "rope",  "siluMul",    "gelu",    "add",       "selectRows",
+    "prepare", "linear",  "linearBatch", "halve", "linearMany", "writeKv", "attention", "sample"};
 
 }  // namespace
 

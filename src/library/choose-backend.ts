@@ -28,7 +28,8 @@ export function chooseBackend(options: Pick<LoadOptions, 'backend' | 'threads' |
   };
   // Its linear layers have no 8-bit activations; `f32` asks for the exact form of its own.
   const cuda = (): ChosenBackend => {
-    const backend = nativeCudaBackend({ threads, precise: activations === 'f32' });
+    const graphs = process.env.ENGINE_CUDA_GRAPHS !== 'off'; // to measure what they are worth
+    const backend = nativeCudaBackend({ threads, precise: activations === 'f32', graphs });
     return { backend, fallbackReason: null, activations: 'f32' };
   };
   if (wanted === 'reference') return reference();

@@ -170,7 +170,7 @@ void MeasureLinear(const char* format_name, TileFormat format, int32_t rows, int
   const double operations = 2.0 * rows * columns * num_rows;
   Measure(name, bytes, operations, [&](int i) {
     const TiledMatrix& weight = copies[static_cast<size_t>(i) % copies.size()]->tiled;
-    const LinearArgs args = {out.data(), x.prepared, weight, nullptr};
+    const LinearArgs args = {out.data(), x.prepared, weight, nullptr, false};
     switch (LinearKindOf(num_rows)) {
       case LinearKind::kFew:
         return Expect(LaunchLinear(nullptr, Limits(), args));
