@@ -15,8 +15,8 @@ const patterns: Record<string, RegExp> = {
   'what engine bench peers runs': /^bench\/peers\/(node-llama-cpp\.mjs|package(-lock)?\.json)$/,
   'installation scripts': /^scripts\/(install|native-sources)\.mjs$/,
   'build files of the addon':
-    /^(binding\.gyp|CMakeLists\.txt|(native|kernels\/cpu)\/CMakeLists\.txt|native\/engine\.map)$/,
-  'sources of the addon': /^(native|kernels\/[a-z]+)\/[^/]+\.(cc|h|inc)$/,
+    /^(binding\.gyp|CMakeLists\.txt|(native|native\/cuda|kernels\/cpu)\/CMakeLists\.txt|native\/engine\.map)$/,
+  'sources of the addon': /^(native|native\/cuda|kernels\/[a-z]+)\/[^/]+\.(cc|h|inc|cu|cuh)$/,
 };
 /** There only where `npm run build:prebuild` ran. */
 const prebuilt = /^prebuilds\/[a-z0-9-]+\/engine\.node$/;
