@@ -22,7 +22,7 @@ LinearSizes SizesOf(const Plan& plan, const DeviceApi& api, const std::vector<Ti
     sizes.halves = std::max(sizes.halves, bytes.halves);
     sizes.sums = std::max(sizes.sums, bytes.sums);
     sizes.scales = std::max(sizes.scales, bytes.scales);
-    if (rows > kMaxLinearRows && matrix.format != TileFormat::kHalf) {
+    if (LinearKindOf(rows) == LinearKind::kMany && matrix.format != TileFormat::kHalf) {
       sizes.halved_weights = std::max(sizes.halved_weights, api.half_tile_bytes(matrix));
     }
   }
@@ -44,42 +44,6 @@ size_t PartialFloats(const Plan& plan, const DeviceApi& api) {
 }
 
 }  // namespace
-
-int DeviceAllocation::Allocate(const DeviceApi& api, uint64_t bytes) {
-  Release();
-  if (bytes == 0) return 0;
-  void* memory = nullptr;
-  const int error = api.allocate(&memory, bytes);
-  if (error != 0) return error;
-  api_ = &api;
-  data_ = static_cast<uint8_t*>(memory);
-  size_ = bytes;
-  return 0;
-}
-
-void DeviceAllocation::Release() {
-  if (data_ != nullptr) api_->free(data_);
-  data_ = nullptr;
-  size_ = 0;
-}
-
-int PinnedMemory::Allocate(const DeviceApi& api, uint64_t bytes) {
-  Release();
-  if (bytes == 0) return 0;
-  void* memory = nullptr;
-  const int error = api.allocate_pinned(&memory, bytes);
-  if (error != 0) return error;
-  api_ = &api;
-  data_ = static_cast<uint8_t*>(memory);
-  size_ = bytes;
-  return 0;
-}
-
-void PinnedMemory::Release() {
-  if (data_ != nullptr) api_->free_pinned(data_);
-  data_ = nullptr;
-  size_ = 0;
-}
 
 void CarveAreas(const Plan& plan, const Device& device, const std::vector<TiledMatrix>& matrices, int32_t parts,
                 Carver* activations, Carver* kv, Areas* areas) {

@@ -16,17 +16,32 @@ inline constexpr int32_t kSplitTokens = 16;
 // Chunks of a context that are split among blocks; longer contexts are not, so that partial results stay small.
 inline constexpr int32_t kSplitChunks = 64;
 
-// An allocation on a device, freed by the destructor.
-class DeviceAllocation {
+// Memory from one pair of a device's functions, freed by the destructor.
+template <auto kAllocate, auto kFree>
+class Allocation {
  public:
-  DeviceAllocation() = default;
-  DeviceAllocation(const DeviceAllocation&) = delete;
-  DeviceAllocation& operator=(const DeviceAllocation&) = delete;
-  ~DeviceAllocation() { Release(); }
+  Allocation() = default;
+  Allocation(const Allocation&) = delete;
+  Allocation& operator=(const Allocation&) = delete;
+  ~Allocation() { Release(); }
 
   // Returns the device's error.
-  int Allocate(const DeviceApi& api, uint64_t bytes);
-  void Release();
+  int Allocate(const DeviceApi& api, uint64_t bytes) {
+    Release();
+    if (bytes == 0) return 0;
+    void* memory = nullptr;
+    const int error = (api.*kAllocate)(&memory, bytes);
+    if (error != 0) return error;
+    api_ = &api;
+    data_ = static_cast<uint8_t*>(memory);
+    size_ = bytes;
+    return 0;
+  }
+  void Release() {
+    if (data_ != nullptr) (api_->*kFree)(data_);
+    data_ = nullptr;
+    size_ = 0;
+  }
 
   uint8_t* data() const { return data_; }
   uint64_t size() const { return size_; }
@@ -37,25 +52,10 @@ class DeviceAllocation {
   uint64_t size_ = 0;
 };
 
-// The same in memory of this machine that the device copies at full speed.
-class PinnedMemory {
- public:
-  PinnedMemory() = default;
-  PinnedMemory(const PinnedMemory&) = delete;
-  PinnedMemory& operator=(const PinnedMemory&) = delete;
-  ~PinnedMemory() { Release(); }
-
-  int Allocate(const DeviceApi& api, uint64_t bytes);
-  void Release();
-
-  uint8_t* data() const { return data_; }
-  uint64_t size() const { return size_; }
-
- private:
-  const DeviceApi* api_ = nullptr;
-  uint8_t* data_ = nullptr;
-  uint64_t size_ = 0;
-};
+// On the device.
+using DeviceAllocation = Allocation<&DeviceApi::allocate, &DeviceApi::free>;
+// Of this machine, copied to and from the device at full speed.
+using PinnedMemory = Allocation<&DeviceApi::allocate_pinned, &DeviceApi::free_pinned>;
 
 // Where everything lies that kernels work on. Without memory behind it (null bases) it is still a plan of sizes.
 struct Areas {

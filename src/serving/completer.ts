@@ -287,10 +287,10 @@ export async function collect(
     const answer = answers[event.index] ?? { text: '', tokenIds: [], logprobs: null, outcome: null };
     answers[event.index] = answer;
     answer.text += event.text;
-    answer.tokenIds.push(...event.tokenIds);
+    for (const id of event.tokenIds) answer.tokenIds.push(id); // as arguments, 100,000 would overflow the stack
     if (event.logprobs) {
       answer.logprobs ??= [];
-      answer.logprobs.push(...event.logprobs);
+      for (const token of event.logprobs) answer.logprobs.push(token);
     }
     if (event.outcome) answer.outcome = event.outcome;
   }
