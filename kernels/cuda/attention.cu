@@ -82,6 +82,8 @@ ENGINE_DEVICE void ReduceRows(Shared& shared, const float (&values)[kRows], int 
 template <KvDType kDType>
 ENGINE_KERNEL(kThreads, 2)
 AttentionKernel(AttentionArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   using Vector = KvVector<kDType>;
   Shared& shared = *SharedMemory<Shared>();
   const KvCache& cache = args.cache;
@@ -259,6 +261,8 @@ constexpr int32_t kJoinThreads = 128;
 
 // A block per tile and query head: joins the chunks that its tokens see.
 ENGINE_KERNEL(kJoinThreads, 8) AttentionJoinKernel(AttentionArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const AttentionTile tile = args.tiles[BlockIndex()];
   const int head_dim = args.cache.head_dim;
   for (int t = 0; t < tile.num_tokens; t++) {

@@ -34,6 +34,8 @@ struct RowShare {
 };
 
 ENGINE_KERNEL(kThreads, 4) RmsNormKernel(NormArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const RowShare share(args.columns);
   if (share.row >= args.num_rows) return;
   const float* x = args.x + static_cast<size_t>(share.row) * static_cast<size_t>(args.columns);
@@ -48,6 +50,8 @@ ENGINE_KERNEL(kThreads, 4) RmsNormKernel(NormArgs args) {
 }
 
 ENGINE_KERNEL(kThreads, 4) LayerNormKernel(NormArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const RowShare share(args.columns);
   if (share.row >= args.num_rows) return;
   const float* x = args.x + static_cast<size_t>(share.row) * static_cast<size_t>(args.columns);
@@ -71,6 +75,8 @@ ENGINE_KERNEL(kThreads, 4) LayerNormKernel(NormArgs args) {
 // --- Rotation: a thread per pair -------------------------------------------------------------------------------------
 
 ENGINE_KERNEL(kThreads, 4) RopeKernel(RopeArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const int num_heads = args.width / args.head_dim;
   const int64_t item = static_cast<int64_t>(BlockIndex()) * kThreads + ThreadIndex();
   const int pair = static_cast<int>(item % args.num_pairs);
@@ -97,6 +103,8 @@ ENGINE_DEVICE void ForEach(int64_t count, Visit visit) {
 }
 
 ENGINE_KERNEL(kThreads, 4) SiluMulKernel(float* out, const float* gate, const float* up, int64_t count) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   ForEach(count, [=](int64_t i) { out[i] = Multiply(Divide(gate[i], Add(1.0f, Exp(-gate[i]))), up[i]); });
 }
 
@@ -124,14 +132,20 @@ ENGINE_DEVICE float GeluErf(float x) {
 }
 
 ENGINE_KERNEL(kThreads, 4) GeluKernel(float* out, const float* x, int64_t count, bool approximate) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   ForEach(count, [=](int64_t i) { out[i] = approximate ? GeluTanh(x[i]) : GeluErf(x[i]); });
 }
 
 ENGINE_KERNEL(kThreads, 4) AddKernel(float* x, const float* y, int64_t count) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   ForEach(count, [=](int64_t i) { x[i] = Add(x[i], y[i]); });
 }
 
 ENGINE_KERNEL(kThreads, 4) SelectRowsKernel(SelectRowsArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const auto width = static_cast<size_t>(args.width);
   const auto row = static_cast<size_t>(BlockIndex());
   const float* x = args.x + static_cast<size_t>(args.rows[row]) * width;

@@ -10,6 +10,8 @@ constexpr int32_t kThreads = 256;
 template <TileFormat kFormat>
 ENGINE_KERNEL(kThreads, 4)
 EmbedKernel(EmbedArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   const TiledMatrix& table = args.table;
   const int row = args.ids[BlockIndex()];

@@ -27,7 +27,14 @@ namespace engine::cuda {
 using kernels::DType;
 using kernels::KvDType;
 using kernels::SamplingRow;
-using Stream = CUstream_st*;
+
+// Launches on a stream happen one after another. With `overlaps` (compute capability 9.0 and later) each may begin
+// while the one before it ends: it fetches weights already, which nobody writes, and waits before it touches anything
+// else (primitives.cuh).
+struct Stream {
+  CUstream_st* handle;
+  bool overlaps;
+};
 
 // What launches depend on of a device.
 struct DeviceLimits {
@@ -108,76 +115,7 @@ struct SelectRowsArgs {
 LaunchShape ShapeOfSelectRows(const SelectRowsArgs& args);
 int LaunchSelectRows(Stream stream, const SelectRowsArgs& args);
 
-// --- Linear layers ---------------------------------------------------------------------------------------------------
-
-// Rows of activations as the matrix unit takes them: x ≈ scale · Σ halves of all parts. Rows are padded to whole tiles
-// of kTokenTile with zeros, columns to kColumnUnit.
-struct PreparedRows {
-  uint16_t* halves;  // [parts][row tiles][columns · kTokenTile] by ActivationPlaceOf
-  float* sums;       // [row tiles][columns / 16][kTokenTile] of 16 halves of all parts
-  float* scales;     // [row tiles · kTokenTile] powers of two; NaN for a row with an infinity or a NaN
-  int32_t num_rows;
-  int32_t columns;  // padded
-  int32_t parts;    // 1, or 2: the second is what the first has rounded away
-
-  constexpr int32_t row_tiles() const { return CeilDivide(num_rows, kTokenTile); }
-};
-// Bytes for num_rows rows of x of `columns` values, each 16-byte aligned.
-struct PreparedBytes {
-  size_t halves, sums, scales;
-};
-PreparedBytes PreparedBytesOf(int32_t num_rows, int32_t columns, int32_t parts);
-
-struct PrepareArgs {
-  PreparedRows out;
-  const float* x;  // [num_rows, columns]
-  int32_t columns;
-};
-LaunchShape ShapeOfPrepare(const PrepareArgs& args);
-int LaunchPrepare(Stream stream, const PrepareArgs& args);
-
-struct LinearArgs {
-  float* out;  // [num_rows, weight.rows]
-  PreparedRows x;
-  TiledMatrix weight;
-  const float* bias;  // [weight.rows] or null
-  bool add;           // to what is in `out`, as LaunchAdd would afterwards
-};
-// Which of the three kernels serves so many rows.
-enum class LinearKind : int32_t { kFew, kBatch, kMany };
-constexpr LinearKind LinearKindOf(int32_t num_rows) {
-  return num_rows <= kMaxLinearRows  ? LinearKind::kFew
-         : num_rows <= kMaxBatchRows ? LinearKind::kBatch
-                                     : LinearKind::kMany;
-}
-// How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
-struct LinearTiling {
-  int32_t split_k;
-  int32_t row_tiles;  // of a block at a time
-  int32_t stages;     // tiles on their way, per warp
-  int32_t token_tiles;
-};
-LinearTiling LinearTilingOf(const LinearArgs& args);
-LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args);
-// Up to kMaxLinearRows rows: reads every weight once.
-int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
-
-// Up to kMaxBatchRows rows: weights in any format, read once per 64 rows, or per 128 where there are more than 64.
-LaunchShape ShapeOfLinearBatch(const LinearArgs& args);
-int LaunchLinearBatch(Stream stream, const LinearArgs& args);
-
-// Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large
-// tiles.
-size_t HalfTileBytes(const TiledMatrix& matrix);
-LaunchShape ShapeOfHalve(const TiledMatrix& matrix);
-int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
-// The matrix that LaunchHalve made in `out`.
-TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
-// args.weight is kHalf.
-LaunchShape ShapeOfLinearMany(const LinearArgs& args);
-int LaunchLinearMany(Stream stream, const LinearArgs& args);
-
-// --- Keys and values -------------------------------------------------------------------------------------------------
+// --- The cache of keys and values ------------------------------------------------------------------------------------
 
 // Of one layer, each [num_blocks, num_kv_heads] of KvBlockBytes. Keys lie [head_dim / v][block_size][v] with v values
 // in 16 bytes, so that lanes with a position each read side by side; values [block_size][head_dim], both padded to 16
@@ -197,6 +135,153 @@ constexpr size_t KvBlockBytes(KvDType dtype, int32_t head_dim, int32_t block_siz
   return static_cast<size_t>(RoundUp(row * block_size, 16));
 }
 
+// --- Linear layers ---------------------------------------------------------------------------------------------------
+
+// How values of 8 rows lie in prepared rows: as lanes take them from registers (mma), or in the matrices of 8 rows by 8
+// columns that a warpgroup reads from shared memory (wgmma).
+enum class ActivationOrder : int32_t { kLanes, kCores };
+
+// Rows of activations as the matrix unit takes them: x ≈ scale · Σ halves of all parts. Rows are padded to whole tiles
+// of kTokenTile with zeros, columns to kColumnUnit.
+struct PreparedRows {
+  uint16_t* halves;  // [parts][row tiles][columns · kTokenTile] by ActivationPlaceOf, ActivationCoreOf
+  float* sums;       // [row tiles][columns / 16][kTokenTile] of 16 halves of all parts
+  float* scales;     // [row tiles · kTokenTile] powers of two; NaN for a row with an infinity or a NaN
+  int32_t num_rows;
+  int32_t columns;  // padded
+  int32_t parts;    // 1, or 2: the second is what the first has rounded away
+  ActivationOrder order;
+
+  constexpr int32_t row_tiles() const { return CeilDivide(num_rows, kTokenTile); }
+};
+// Bytes for num_rows rows of x of `columns` values, each 16-byte aligned.
+struct PreparedBytes {
+  size_t halves, sums, scales;
+};
+PreparedBytes PreparedBytesOf(int32_t num_rows, int32_t columns, int32_t parts);
+
+// What rows are prepared from: x, or rmsNorm(x) · norm, or silu(x) · up, with the bits of these ops.
+struct RowSource {
+  const float* x;     // [num_rows, columns]
+  const float* norm;  // [columns] or null
+  const float* up;    // [num_rows, columns] or null
+  float eps;          // of the norm
+  int32_t columns;
+};
+struct PrepareArgs {
+  PreparedRows out;
+  RowSource source;
+};
+LaunchShape ShapeOfPrepare(const PrepareArgs& args);
+int LaunchPrepare(Stream stream, const PrepareArgs& args);
+
+// How heads are turned at each row's position; num_pairs is 0 where they are not.
+struct HeadRotation {
+  const int32_t* positions;  // [num_rows]
+  const float* cos;          // [context_size, num_pairs]
+  const float* sin;
+  int32_t num_pairs;
+  bool interleaved;  // pairs (2i, 2i + 1) instead of (i, i + num_pairs)
+};
+
+// What becomes of the products of the rows with up to kMaxLinearParts matrices.
+enum class LinearEnd : int32_t {
+  kStore,    // parts[i].out = product
+  kAdd,      // parts[i].out += product, as LaunchAdd would afterwards
+  kSiluMul,  // parts[0].out = silu(product 0) · product 1; both matrices have as many rows
+  kHeads,    // by role: q is turned and stored in `out`, k turned and, like v, put into the cache
+};
+enum class HeadRole : int32_t { kQ, kK, kV };
+inline constexpr int32_t kMaxLinearParts = 3;
+struct LinearPart {
+  TiledMatrix weight;
+  const float* bias;  // [weight.rows] or null
+  float* out;         // [num_rows, weight.rows]; null for k and v of kHeads
+  HeadRole role;      // kHeads
+};
+// The highest product of a row among those of a block, as HighestIndex of the sampling kernel chooses.
+struct Highest {
+  float value;
+  int32_t id;  // −1: none is above −∞
+};
+
+struct LinearFewArgs {
+  // x null: the rows of `x` are prepared. Otherwise every block prepares them for itself, with the bits of
+  // LaunchPrepare, and of `x` only the sizes count (CanPrepareInBlocks).
+  RowSource source;
+  PreparedRows x;
+  LinearPart parts[kMaxLinearParts];  // of one format, each with the columns of x
+  int32_t num_parts;
+  LinearEnd end;
+  // kHeads
+  HeadRotation rotation;
+  const int32_t* slot_mapping;  // [num_rows] −1 stores nothing
+  KvCache cache;
+  // kStore of one part: [num_rows, blocks of the launch], or null.
+  Highest* highest;
+};
+
+struct LinearArgs {
+  float* out;  // [num_rows, weight.rows]
+  PreparedRows x;
+  TiledMatrix weight;
+  const float* bias;  // [weight.rows] or null
+  bool add;           // to what is in `out`, as LaunchAdd would afterwards
+};
+// The same product for LaunchLinear.
+inline LinearFewArgs FewOf(const LinearArgs& args) {
+  LinearFewArgs few = {};
+  few.x = args.x;
+  few.parts[0] = {args.weight, args.bias, args.out, HeadRole::kQ};
+  few.num_parts = 1;
+  few.end = args.add ? LinearEnd::kAdd : LinearEnd::kStore;
+  return few;
+}
+
+// Which of the three kernels serves so many rows.
+enum class LinearKind : int32_t { kFew, kBatch, kMany };
+constexpr LinearKind LinearKindOf(int32_t num_rows) {
+  return num_rows <= kMaxLinearRows  ? LinearKind::kFew
+         : num_rows <= kMaxBatchRows ? LinearKind::kBatch
+                                     : LinearKind::kMany;
+}
+// How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
+struct LinearTiling {
+  int32_t split_k;
+  int32_t row_tiles;  // of a block at a time
+  int32_t stages;     // tiles on their way, per warp
+  int32_t token_tiles;
+};
+LinearTiling LinearTilingOf(const LinearFewArgs& args);
+LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearFewArgs& args);
+// Up to kMaxLinearRows rows: reads every weight once.
+int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearFewArgs& args);
+// Whether blocks can hold the rows: few rows that are not too long.
+bool CanPrepareInBlocks(const DeviceLimits& limits, const PreparedRows& x);
+// Whether products with heads of this shape can end with kHeads; LaunchHeads does what this cannot.
+bool CanEndWithHeads(const HeadRotation& rotation, const KvCache& cache);
+
+// Up to kMaxBatchRows rows: weights in any format, read once per 64 rows, or per 128 where there are more than 64.
+LaunchShape ShapeOfLinearBatch(const LinearArgs& args);
+int LaunchLinearBatch(Stream stream, const LinearArgs& args);
+
+// Many rows, in two steps: weights as halves, unless they are, in `out` of HalfTileBytes; then a product of large
+// tiles.
+size_t HalfTileBytes(const TiledMatrix& matrix);
+LaunchShape ShapeOfHalve(const TiledMatrix& matrix);
+int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
+// The matrix that LaunchHalve made in `out`.
+TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
+// The products of a warpgroup (compute capability 9.0 alone): more than kMaxLinearRows rows, weights in any format,
+// rows in ActivationOrder::kCores. Takes the place of LaunchLinearBatch and LaunchLinearMany.
+LaunchShape ShapeOfLinearWarpgroup(const LinearArgs& args);
+int LaunchLinearWarpgroup(Stream stream, const LinearArgs& args);
+// args.weight is kHalf.
+LaunchShape ShapeOfLinearMany(const LinearArgs& args);
+int LaunchLinearMany(Stream stream, const LinearArgs& args);
+
+// --- Keys and values -------------------------------------------------------------------------------------------------
+
 struct WriteKvArgs {
   const float* k;  // [num_rows, num_kv_heads · head_dim]
   const float* v;
@@ -206,6 +291,23 @@ struct WriteKvArgs {
 };
 LaunchShape ShapeOfWriteKv(const WriteKvArgs& args);
 int LaunchWriteKv(Stream stream, const WriteKvArgs& args);
+
+// q, k and v of tokens in one launch: RMSNorm of each head, rotation, keys and values into their blocks. What
+// LaunchRmsNorm, LaunchRope and LaunchWriteKv do one after another, bit for bit; k is left as it was.
+struct HeadsArgs {
+  float* q;        // [num_rows, num_heads · head_dim], changed in place
+  const float* k;  // [num_rows, num_kv_heads · head_dim]
+  const float* v;
+  const float* q_norm;  // [head_dim] weight, or null
+  const float* k_norm;
+  float eps;
+  HeadRotation rotation;
+  const int32_t* slot_mapping;  // [num_rows] −1 stores nothing
+  int32_t num_rows, num_heads;
+  KvCache cache;
+};
+LaunchShape ShapeOfHeads(const HeadsArgs& args);
+int LaunchHeads(Stream stream, const HeadsArgs& args);
 
 // Tokens of one sequence whose heads make at most kAttentionRows rows.
 struct AttentionTile {
@@ -246,8 +348,10 @@ struct SampleArgs {
   const SamplingRow* rows;  // [num_rows] with device pointers
   int32_t num_rows;
   int32_t vocab_size;
-  int32_t num_top;      // width of top_ids and top_logprobs
-  uint8_t* scratch;     // blocks of the launch · SampleScratchBytes
+  int32_t num_top;         // width of top_ids and top_logprobs
+  uint8_t* scratch;        // blocks of the launch · SampleScratchBytes
+  const Highest* highest;  // [num_rows, num_highest] of the logits as LaunchLinear left them, or null
+  int32_t num_highest;
   int32_t* tokens;      // [num_rows] −1 if none was asked for
   float* logprobs;      // [num_rows] NaN if not asked for
   int32_t* top_ids;     // [num_rows, num_top]

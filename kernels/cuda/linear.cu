@@ -141,7 +141,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
 
 template <TileFormat kFormat, int kTokenTiles>
 ENGINE_KERNEL(kThreads, 2)
-LinearKernel(LinearArgs args, LinearTiling tiling) {
+LinearKernel(LinearFewArgs args, LinearTiling tiling) {
+  LetNextLaunchBegin();
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   constexpr int kTileBytes = kLayout.tile_bytes();
   constexpr int kStages = StagesOf(kFormat);
@@ -154,7 +155,9 @@ LinearKernel(LinearArgs args, LinearTiling tiling) {
   const int lane = ThreadIndex() % 32;
   const int split = warp % tiling.split_k;
   const int slot = warp / tiling.split_k;  // which of the block's rows of tiles
-  const TiledMatrix& weight = args.weight;
+  const LinearPart& part = args.parts[0];
+  const TiledMatrix& weight = part.weight;
+  const LinearArgs store = {part.out, args.x, weight, part.bias, args.end == LinearEnd::kAdd};
   const int row_tiles = weight.row_tiles();
   const int column_tiles = weight.column_tiles();
   const int num_tiles = column_tiles * weight.planes;  // of a row
@@ -179,6 +182,7 @@ LinearKernel(LinearArgs args, LinearTiling tiling) {
 
   TileRing<kTileBytes, kStages> ring(rings + warp * kStages * kTileBytes, barriers + warp * kStages, lane);
   for (int s = 0; s < kStages; s++) fetch(ring);
+  WaitForEarlierLaunches();
 
   for (int first = BlockIndex() * tiling.row_tiles; first < row_tiles; first += stride) {
     const int row_tile = first + slot;
@@ -214,7 +218,7 @@ LinearKernel(LinearArgs args, LinearTiling tiling) {
         sum = Add(sum, partials[(from * tiling.split_k + s) * PartialFloats(kTokenTiles) + place]);
       }
       if constexpr (kLayout.factors == Factors::kNone) sum = Multiply(sum, weight.factors[row].scale);
-      StoreLinear(args, row, token, sum);
+      StoreLinear(store, row, token, sum);
     }
     SyncThreads();
   }
@@ -222,7 +226,7 @@ LinearKernel(LinearArgs args, LinearTiling tiling) {
 }
 
 template <TileFormat kFormat>
-int LaunchOfFormat(Stream stream, const LaunchShape& shape, const LinearArgs& args, const LinearTiling& tiling) {
+int LaunchOfFormat(Stream stream, const LaunchShape& shape, const LinearFewArgs& args, const LinearTiling& tiling) {
   if (tiling.token_tiles == 1) return Launch(stream, shape, &LinearKernel<kFormat, 1>, args, tiling);
   if (tiling.token_tiles == 2) return Launch(stream, shape, &LinearKernel<kFormat, 2>, args, tiling);
   return Launch(stream, shape, &LinearKernel<kFormat, 4>, args, tiling);
@@ -230,31 +234,33 @@ int LaunchOfFormat(Stream stream, const LaunchShape& shape, const LinearArgs& ar
 
 }  // namespace
 
-LinearTiling LinearTilingOf(const LinearArgs& args) {
-  const int32_t num_tiles = args.weight.column_tiles() * args.weight.planes;
+LinearTiling LinearTilingOf(const LinearFewArgs& args) {
+  const TiledMatrix& weight = args.parts[0].weight;
+  const int32_t num_tiles = weight.column_tiles() * weight.planes;
   int32_t split_k = kWarps;
   while (split_k > num_tiles) split_k /= 2;
   const int32_t tiles = args.x.row_tiles();
-  return {split_k, kWarps / split_k, StagesOf(args.weight.format), tiles > 2 ? 4 : tiles};
+  return {split_k, kWarps / split_k, StagesOf(weight.format), tiles > 2 ? 4 : tiles};
 }
 
-LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearArgs& args) {
+LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearFewArgs& args) {
+  const TiledMatrix& weight = args.parts[0].weight;
   const LinearTiling tiling = LinearTilingOf(args);
   const int32_t ring =
-      tiling.stages * (TileLayoutOf(args.weight.format).tile_bytes() + static_cast<int32_t>(sizeof(uint64_t)));
+      tiling.stages * (TileLayoutOf(weight.format).tile_bytes() + static_cast<int32_t>(sizeof(uint64_t)));
   const int32_t shared = kWarps * (ring + PartialFloats(tiling.token_tiles) * static_cast<int32_t>(sizeof(float)));
   constexpr int32_t kReserved = 1024;  // bytes of shared memory that each block takes besides
   const int32_t by_memory = limits.shared_multiprocessor_bytes / (shared + kReserved);
   const int32_t resident = by_memory < 1 ? 1 : by_memory > 2 ? 2 : by_memory;
-  const int32_t turns = CeilDivide(args.weight.row_tiles(), tiling.row_tiles);
+  const int32_t turns = CeilDivide(weight.row_tiles(), tiling.row_tiles);
   const int32_t blocks = limits.num_multiprocessors * resident;
   return {turns < blocks ? turns : blocks, 1, kThreads, shared};
 }
 
-int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearArgs& args) {
+int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearFewArgs& args) {
   const LaunchShape shape = ShapeOfLinear(limits, args);
   const LinearTiling tiling = LinearTilingOf(args);
-  return WithTileFormat(args.weight.format,
+  return WithTileFormat(args.parts[0].weight.format,
                         [&]<TileFormat kFormat>() { return LaunchOfFormat<kFormat>(stream, shape, args, tiling); });
 }
 

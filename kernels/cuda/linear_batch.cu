@@ -38,6 +38,8 @@ constexpr int32_t SharedBytesOf(TileFormat format, int32_t token_tiles) {
 template <TileFormat kFormat, int kWarpTiles>
 ENGINE_KERNEL(kThreads, 2)
 LinearBatchKernel(LinearArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   constexpr int kQuads = kLayout.columns / kStageColumns;  // stages of a tile
   constexpr int kCodeBytes = CodeBytesOf(kFormat);

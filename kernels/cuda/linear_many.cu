@@ -19,6 +19,8 @@ constexpr TileLayout kHalfLayout = TileLayoutOf(TileFormat::kHalf);
 template <TileFormat kFormat>
 ENGINE_KERNEL(kThreads, 2)
 HalveKernel(uint8_t* out, TiledMatrix matrix) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   constexpr TileLayout kLayout = TileLayoutOf(kFormat);
   const int lane = ThreadIndex() % 32;
   const int tile_index = BlockIndex() * kWarps + ThreadIndex() / 32;
@@ -64,6 +66,8 @@ constexpr int32_t kWarpWeightTiles = 2;
 constexpr int32_t kWarpTokenTiles = 8;
 
 ENGINE_KERNEL(kThreads, 1) LinearManyKernel(LinearArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   uint8_t* const stages = SharedMemory<uint8_t>();
   const int lane = ThreadIndex() % 32;
   const int warp = ThreadIndex() / 32;

@@ -11,14 +11,17 @@ constexpr int32_t kThreads = 256;
 // largest magnitude to 2^13 … 2^14: no half overflows, and what is 2^27 times smaller still counts. Below 2^−100 it is
 // zero.
 ENGINE_KERNEL(kThreads, 4) PrepareKernel(PrepareArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const PreparedRows& out = args.out;
   const int row = BlockIndex();
   const bool padding = row >= out.num_rows;
-  const float* x = args.x + static_cast<size_t>(row) * static_cast<size_t>(args.columns);
+  const int columns = args.source.columns;
+  const float* x = args.source.x + static_cast<size_t>(row) * static_cast<size_t>(columns);
 
   uint32_t largest = 0;  // magnitudes compare as integers do, and NaN is above infinity
   if (!padding) {
-    for (int k = ThreadIndex(); k < args.columns; k += kThreads) {
+    for (int k = ThreadIndex(); k < columns; k += kThreads) {
       const uint32_t magnitude = BitsOf(x[k]) & 0x7fffffff;
       largest = magnitude > largest ? magnitude : largest;
     }
@@ -32,13 +35,17 @@ ENGINE_KERNEL(kThreads, 4) PrepareKernel(PrepareArgs args) {
     out.scales[row] = !finite ? FloatOf(0x7fc00000) : usable ? FloatOf((exponent - 13) << 23) : 0.0f;
   }
 
+  const auto place_of = [&](int k) {
+    const int in_tile = row % kTokenTile;
+    return out.order == ActivationOrder::kLanes ? ActivationPlaceOf(in_tile, k) : ActivationCoreOf(in_tile, k);
+  };
   const size_t tile = static_cast<size_t>(row / kTokenTile) * static_cast<size_t>(out.columns);
   const size_t part_halves = static_cast<size_t>(out.row_tiles() * kTokenTile) * static_cast<size_t>(out.columns);
   for (int group = ThreadIndex(); group < out.columns / 16; group += kThreads) {
     float sum = 0.0f;
     for (int k = 16 * group; k < 16 * group + 16; k++) {
-      float value = usable && k < args.columns ? Multiply(x[k], factor) : 0.0f;
-      uint16_t* to = out.halves + tile * kTokenTile + static_cast<size_t>(ActivationPlaceOf(row % kTokenTile, k));
+      float value = usable && k < columns ? Multiply(x[k], factor) : 0.0f;
+      uint16_t* to = out.halves + tile * kTokenTile + static_cast<size_t>(place_of(k));
       for (int part = 0; part < out.parts; part++, to += part_halves) {
         const uint16_t half = HalfOf(value);
         *to = half;

@@ -35,6 +35,20 @@ ENGINE_DEVICE int BlockIndexY() { return static_cast<int>(blockIdx.y); }
 ENGINE_DEVICE int NumBlocks() { return static_cast<int>(gridDim.x); }
 ENGINE_DEVICE int NumBlocksY() { return static_cast<int>(gridDim.y); }
 
+// All threads of every kernel call both, before any of them returns. The next launch on the stream may begin once all
+// blocks have called the first; until the second returns, earlier launches may still run, so nothing may be read that
+// one may write, and nothing written. (Programmatic dependent launch; both do nothing below compute capability 9.0.)
+ENGINE_DEVICE void LetNextLaunchBegin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+ENGINE_DEVICE void WaitForEarlierLaunches() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // The launch's shared memory, aligned to 16 bytes.
 template <class T>
 ENGINE_DEVICE T* SharedMemory() {

@@ -180,6 +180,8 @@ constexpr size_t ScratchBytes(int32_t vocab_size) {
 }
 
 ENGINE_KERNEL(kThreads, 1) SampleKernel(SampleArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const auto capacity = static_cast<size_t>(RoundUp(args.vocab_size, 4));
   uint8_t* const scratch = args.scratch + static_cast<size_t>(BlockIndex()) * ScratchBytes(args.vocab_size);
   Survivors survivors;

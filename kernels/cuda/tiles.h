@@ -129,6 +129,9 @@ constexpr int32_t ActivationPlaceOf(int32_t row, int32_t k) {
   return (k / 32 * 32 + lane) * 8 + k % 32 / 16 * 4 + k % 16 / 8 * 2 + k % 2;
 }
 
+// The same for a warpgroup: matrices of 8 rows by 8 columns, one behind the other along k.
+constexpr int32_t ActivationCoreOf(int32_t row, int32_t k) { return (k / 8 * kTokenTile + row) * 8 + k % 8; }
+
 // Of each row of a matrix.
 struct RowFactors {
   float d;  // Factors::kRow: what scale codes are multiplied with

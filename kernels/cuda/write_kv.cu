@@ -48,6 +48,8 @@ ENGINE_DEVICE void StoreOne(uint8_t* address, float x, const KvQuantizer* quanti
 template <KvDType kDType>
 ENGINE_KERNEL(kThreads, 8)
 WriteKvKernel(WriteKvArgs args) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   constexpr int kBytes = KvValueBytes(kDType);
   constexpr int kValues = KvVector<kDType>::kValues;
   const KvCache& cache = args.cache;

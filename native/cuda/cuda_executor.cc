@@ -135,9 +135,9 @@ class CudaExecutor final : public Executor {
   CudaExecutor(const Plan& plan, const std::atomic<bool>& cancelled) : plan_(plan), cancelled_(cancelled) {}
 
   ~CudaExecutor() override {
-    if (stream_ != nullptr) device_.api->wait(stream_);
+    if (stream_.handle != nullptr) device_.api->wait(stream_);
     DropLaunches();
-    if (stream_ != nullptr) device_.api->destroy_stream(stream_);
+    if (stream_.handle != nullptr) device_.api->destroy_stream(stream_);
   }
 
   Failure Load(const LoadRequest& request) override {
@@ -321,7 +321,7 @@ class CudaExecutor final : public Executor {
   DeviceWeights weights_;
   DeviceAllocation kv_, activations_;
   Areas areas_ = {};
-  Stream stream_ = nullptr;
+  Stream stream_ = {};
   StepInputs inputs_{plan_, device_};
   PinnedMemory results_;
   DeviceBlocks blocks_{plan_, device_, areas_, stream_};

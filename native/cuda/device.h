@@ -57,6 +57,7 @@ struct Launch {
     PointwiseArgs pointwise;
     SelectRowsArgs select_rows;
     PrepareArgs prepare;
+    LinearFewArgs linear_few;
     LinearArgs linear;
     HalveArgs halve;
     WriteKvArgs write_kv;
@@ -118,7 +119,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 2;
+inline constexpr int32_t kDeviceApiVersion = 3;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

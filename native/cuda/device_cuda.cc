@@ -54,20 +54,26 @@ int AllocatePinned(void** memory, size_t bytes) {
 }
 int FreePinned(void* memory) { return cudaFreeHost(memory); }
 
-int CreateStream(Stream* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking); }
-int DestroyStream(Stream stream) { return cudaStreamDestroy(stream); }
-int Copy(Stream stream, void* to, const void* from, size_t bytes) {
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
+int CreateStream(Stream* stream) {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  stream->overlaps = major >= 9;
+  return error == cudaSuccess ? cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking) : error;
 }
-int Clear(Stream stream, void* memory, size_t bytes) { return cudaMemsetAsync(memory, 0, bytes, stream); }
-int Wait(Stream stream) { return cudaStreamSynchronize(stream); }
+int DestroyStream(Stream stream) { return cudaStreamDestroy(stream.handle); }
+int Copy(Stream stream, void* to, const void* from, size_t bytes) {
+  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream.handle);
+}
+int Clear(Stream stream, void* memory, size_t bytes) { return cudaMemsetAsync(memory, 0, bytes, stream.handle); }
+int Wait(Stream stream) { return cudaStreamSynchronize(stream.handle); }
 
 // Other sessions may allocate meanwhile: only what this thread does can spoil the capture.
-int BeginGraph(Stream stream) { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal); }
+int BeginGraph(Stream stream) { return cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeThreadLocal); }
 int EndGraph(Stream stream, Graph* graph) {
   *graph = nullptr;
   cudaGraph_t captured = nullptr;
-  cudaError_t error = cudaStreamEndCapture(stream, &captured);
+  cudaError_t error = cudaStreamEndCapture(stream.handle, &captured);
   if (error != cudaSuccess) return error;
   cudaGraphExec_t executable = nullptr;
   error = cudaGraphInstantiate(&executable, captured, 0);
@@ -75,7 +81,9 @@ int EndGraph(Stream stream, Graph* graph) {
   *graph = reinterpret_cast<Graph>(executable);
   return error;
 }
-int RunGraph(Stream stream, Graph graph) { return cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream); }
+int RunGraph(Stream stream, Graph graph) {
+  return cudaGraphLaunch(reinterpret_cast<cudaGraphExec_t>(graph), stream.handle);
+}
 int DestroyGraph(Graph graph) { return cudaGraphExecDestroy(reinterpret_cast<cudaGraphExec_t>(graph)); }
 
 DeviceApi MakeApi() {

@@ -83,7 +83,7 @@ class Uploader {
   // What one thread works with.
   struct Desk {
     PinnedMemory staging;
-    Stream stream = nullptr;
+    Stream stream = {};
     std::vector<uint8_t> made;  // rows or panels that are not in the file as they are wanted
     std::optional<PanelQuantizer> quantizer;
   };
@@ -104,7 +104,7 @@ class Uploader {
     } catch (const std::bad_alloc&) {
       Fail(OutOfMemory(0, "packing weights"));
     }
-    if (desk.stream != nullptr) api.destroy_stream(desk.stream);
+    if (desk.stream.handle != nullptr) api.destroy_stream(desk.stream);
   }
 
   size_t TileBytes(const Piece& piece) const {
@@ -216,8 +216,8 @@ Failure DeviceWeights::Load(const engine::Plan& plan, const Device& device, int3
     values.resize(static_cast<size_t>(weight.columns));
     CopyVector(values.data(), weight, files[weight.file].data() + weight.offset);
     const DeviceApi& api = *device.api;
-    int error = api.copy(nullptr, const_cast<float*>(vectors_[id]), values.data(), values.size() * sizeof(float));
-    if (error == 0) error = api.wait(nullptr);
+    int error = api.copy({}, const_cast<float*>(vectors_[id]), values.data(), values.size() * sizeof(float));
+    if (error == 0) error = api.wait({});
     if (error != 0) return device.Check(error);
   }
   return Uploader(plan, device, index, request, files, matrices_, cancelled).Run();
@@ -233,27 +233,26 @@ Failure DeviceWeights::Draw(const engine::Plan& plan, const Device& device) {
     auto* data = static_cast<uint8_t*>(const_cast<void*>(memory));
     int error = 0;
     for (; error == 0 && done < total; done *= 2) {
-      error = api.copy(nullptr, data + done, data, std::min(done, total - done));
+      error = api.copy({}, data + done, data, std::min(done, total - done));
     }
     return error;
   };
   for (size_t id = 0; id < matrices_.size(); id++) {
     const std::vector<float> ones(vectors_[id] == nullptr ? 0 : static_cast<size_t>(plan.weights[id].columns), 1.0f);
-    int error = ones.empty()
-                    ? 0
-                    : api.copy(nullptr, const_cast<float*>(vectors_[id]), ones.data(), ones.size() * sizeof(float));
+    int error =
+        ones.empty() ? 0 : api.copy({}, const_cast<float*>(vectors_[id]), ones.data(), ones.size() * sizeof(float));
     if (const TiledMatrix& matrix = matrices_[id]; error == 0 && matrix.tiles != nullptr) {
       const int32_t count = std::min(matrix.row_tiles(), kDrawnRowTiles);
       std::vector<uint8_t> tiles(static_cast<size_t>(count) * matrix.row_tile_bytes());
       std::vector<RowFactors> factors(static_cast<size_t>(count) * kTileRows);
       DrawTiles(matrix, seed++, &tiles, &factors);
       const size_t factor_bytes = factors.size() * sizeof(RowFactors);
-      error = api.copy(nullptr, const_cast<uint8_t*>(matrix.tiles), tiles.data(), tiles.size());
-      if (error == 0) error = api.copy(nullptr, const_cast<RowFactors*>(matrix.factors), factors.data(), factor_bytes);
+      error = api.copy({}, const_cast<uint8_t*>(matrix.tiles), tiles.data(), tiles.size());
+      if (error == 0) error = api.copy({}, const_cast<RowFactors*>(matrix.factors), factors.data(), factor_bytes);
       if (error == 0) error = repeat(matrix.tiles, tiles.size(), matrix.tile_bytes());
       if (error == 0) error = repeat(matrix.factors, factor_bytes, matrix.factor_bytes());
     }
-    if (error == 0) error = api.wait(nullptr);
+    if (error == 0) error = api.wait({});
     if (error != 0) return device.Check(error);
   }
   return {};

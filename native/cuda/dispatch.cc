@@ -20,7 +20,7 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
     case KernelId::kPrepare:
       return ShapeOfPrepare(launch.prepare);
     case KernelId::kLinear:
-      return ShapeOfLinear(limits, launch.linear);
+      return ShapeOfLinear(limits, launch.linear_few);
     case KernelId::kLinearBatch:
       return ShapeOfLinearBatch(launch.linear);
     case KernelId::kHalve:
@@ -59,7 +59,7 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
     case KernelId::kPrepare:
       return LaunchPrepare(stream, launch.prepare);
     case KernelId::kLinear:
-      return LaunchLinear(stream, limits, launch.linear);
+      return LaunchLinear(stream, limits, launch.linear_few);
     case KernelId::kLinearBatch:
       return LaunchLinearBatch(stream, launch.linear);
     case KernelId::kHalve:

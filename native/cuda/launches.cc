@@ -33,6 +33,8 @@ class Recorder {
                      .vocab_size = vocab_size,
                      .num_top = kMaxTopLogprobs,
                      .scratch = p_.areas.sample_scratch,
+                     .highest = nullptr,
+                     .num_highest = 0,
                      .tokens = tokens,
                      .logprobs = reinterpret_cast<float*>(tokens + most),
                      .top_ids = tokens + 2 * most,
@@ -122,13 +124,19 @@ class Recorder {
                                .scales = p_.areas.scales,
                                .num_rows = num_rows,
                                .columns = RoundUp(weight.columns, kColumnUnit),
-                               .parts = p_.parts};
-    if (prepared_ != op.x) New(KernelId::kPrepare).prepare = {rows, Data(op.x), weight.columns};
+                               .parts = p_.parts,
+                               .order = ActivationOrder::kLanes};
+    if (prepared_ != op.x)
+      New(KernelId::kPrepare).prepare = {rows, {Data(op.x), nullptr, nullptr, 0.0f, weight.columns}};
     prepared_ = op.x;
     const LinearArgs args = {Data(op.out), rows, weight, Vector(op.bias), false};
     const LinearKind kind = LinearKindOf(num_rows);
-    if (kind != LinearKind::kMany) {
-      New(kind == LinearKind::kFew ? KernelId::kLinear : KernelId::kLinearBatch).linear = args;
+    if (kind == LinearKind::kFew) {
+      New(KernelId::kLinear).linear_few = FewOf(args);
+      return;
+    }
+    if (kind == LinearKind::kBatch) {
+      New(KernelId::kLinearBatch).linear = args;
       return;
     }
     LinearArgs many = args;

@@ -93,7 +93,7 @@ class Batch {
                            shape_.num_kv_heads, shape_.head_dim, shape_.block_size};
     const DeviceArray<float> k(k_), v(v_), q(q_), out(q_.size());
     const DeviceArray<int32_t> slots(slots_), block_tables(block_tables_);
-    Expect(LaunchWriteKv(nullptr, {k.data(), v.data(), slots.data(), static_cast<int32_t>(slots_.size()), cache}));
+    Expect(LaunchWriteKv(TestStream(), {k.data(), v.data(), slots.data(), static_cast<int32_t>(slots_.size()), cache}));
 
     std::vector<AttentionTile> tiles(static_cast<size_t>(num_tokens()));
     tiles.resize(static_cast<size_t>(MakeAttentionTiles(tiles.data(), query_start_.data(), shape_.context_lens.data(),
@@ -105,20 +105,20 @@ class Batch {
     const int32_t num_chunks = CeilDivide(longest, kAttentionChunk);
     const DeviceArray<float> partials(
         AttentionPartialFloats(num_tokens(), shape_.num_heads, shape_.head_dim, num_chunks));
-    Expect(LaunchAttention(nullptr, {.out = out.data(),
-                                     .q = q.data(),
-                                     .tiles = device_tiles.data(),
-                                     .block_tables = block_tables.data(),
-                                     .partials = partials.data(),
-                                     .num_tokens = num_tokens(),
-                                     .num_tiles = static_cast<int32_t>(tiles.size()),
-                                     .max_blocks = max_blocks_,
-                                     .num_heads = shape_.num_heads,
-                                     .num_chunks = num_chunks,
-                                     .window = shape_.window,
-                                     .scale = scale(),
-                                     .cache = cache,
-                                     .split = split}));
+    Expect(LaunchAttention(TestStream(), {.out = out.data(),
+                                          .q = q.data(),
+                                          .tiles = device_tiles.data(),
+                                          .block_tables = block_tables.data(),
+                                          .partials = partials.data(),
+                                          .num_tokens = num_tokens(),
+                                          .num_tiles = static_cast<int32_t>(tiles.size()),
+                                          .max_blocks = max_blocks_,
+                                          .num_heads = shape_.num_heads,
+                                          .num_chunks = num_chunks,
+                                          .window = shape_.window,
+                                          .scale = scale(),
+                                          .cache = cache,
+                                          .split = split}));
     return out.Read();
   }
 

@@ -11,6 +11,8 @@ namespace engine::cuda::test {
 // Ends the program with a line that says why where there is no device.
 void OpenDevice();
 const DeviceLimits& Limits();
+// With launches that overlap in some of the Ways.
+Stream TestStream();
 
 // Memory that begins as NaN, or ends the program.
 void* AllocateDevice(size_t bytes);

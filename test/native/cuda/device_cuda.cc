@@ -9,7 +9,8 @@ namespace engine::cuda::test {
 namespace {
 
 DeviceLimits limits;
-constexpr size_t kNumWays = 2;
+Stream stream = {};
+constexpr size_t kNumWays = 4;
 
 }  // namespace
 
@@ -36,8 +37,10 @@ void OpenDevice() {
             .num_multiprocessors = attribute(cudaDevAttrMultiProcessorCount),
             .shared_block_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
             .shared_multiprocessor_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+  Expect(cudaStreamCreate(&stream.handle));
 }
 const DeviceLimits& Limits() { return limits; }
+Stream TestStream() { return stream; }
 
 void* AllocateDevice(size_t bytes) {
   void* memory = nullptr;
@@ -55,7 +58,10 @@ void CopyFromDevice(void* to, const void* from, size_t bytes) {
 }
 
 Ways::Ways() = default;
-Ways::~Ways() = default;
-bool Ways::Next() { return way_++ < kNumWays; }
+Ways::~Ways() { stream.overlaps = false; }
+bool Ways::Next() {
+  stream.overlaps = way_ % 2 == 1 && limits.compute_capability >= 90;
+  return way_++ < kNumWays;
+}
 
 }  // namespace engine::cuda::test

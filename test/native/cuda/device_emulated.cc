@@ -23,6 +23,7 @@ constexpr struct {
 }  // namespace
 
 void OpenDevice() {}
+Stream TestStream() { return {}; }
 const DeviceLimits& Limits() { return kLimits; }
 
 void* AllocateDevice(size_t bytes) { return emulator::Allocate(bytes); }

@@ -51,14 +51,14 @@ void CheckNorm(int32_t num_rows, int32_t columns, bool layer_norm, bool biased) 
     const NormArgs args = {
         out.data(), device_x.data(), device_weight.data(), biased ? device_bias.data() : nullptr, num_rows, columns,
         kEps};
-    Expect(layer_norm ? LaunchLayerNorm(nullptr, args) : LaunchRmsNorm(nullptr, args));
+    Expect(layer_norm ? LaunchLayerNorm(TestStream(), args) : LaunchRmsNorm(TestStream(), args));
     ExpectNear(out.Read(), expected, tolerance, "norm");
     // In place.
     const DeviceArray<float> own(x);
     NormArgs in_place = args;
     in_place.out = own.data();
     in_place.x = own.data();
-    Expect(layer_norm ? LaunchLayerNorm(nullptr, in_place) : LaunchRmsNorm(nullptr, in_place));
+    Expect(layer_norm ? LaunchLayerNorm(TestStream(), in_place) : LaunchRmsNorm(TestStream(), in_place));
     ExpectSame(own.Read(), out.Read(), "in place");
   }
 }
@@ -80,8 +80,8 @@ void CheckRope(int32_t num_rows, int32_t num_heads, int32_t head_dim, int32_t nu
   const DeviceArray<int32_t> device_positions(positions);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> own(x);
-    Expect(LaunchRope(nullptr, {own.data(), device_positions.data(), device_cos.data(), device_sin.data(), num_rows,
-                                width, head_dim, num_pairs, interleaved}));
+    Expect(LaunchRope(TestStream(), {own.data(), device_positions.data(), device_cos.data(), device_sin.data(),
+                                     num_rows, width, head_dim, num_pairs, interleaved}));
     ExpectSame(own.Read(), expected, "rope");
   }
 }
@@ -105,14 +105,14 @@ void CheckPointwise(int64_t count) {
   };
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> out(size);
-    Expect(LaunchSiluMul(nullptr, Limits(), out.data(), device_x.data(), device_y.data(), count));
+    Expect(LaunchSiluMul(TestStream(), Limits(), out.data(), device_x.data(), device_y.data(), count));
     ExpectSame(plain(out.Read()), plain(silu), "silu");
-    Expect(LaunchGelu(nullptr, Limits(), out.data(), device_x.data(), count, false));
+    Expect(LaunchGelu(TestStream(), Limits(), out.data(), device_x.data(), count, false));
     ExpectSame(plain(out.Read()), plain(gelu), "gelu");
-    Expect(LaunchGelu(nullptr, Limits(), out.data(), device_x.data(), count, true));
+    Expect(LaunchGelu(TestStream(), Limits(), out.data(), device_x.data(), count, true));
     ExpectSame(plain(out.Read()), plain(tanh), "gelu by tanh");
     const DeviceArray<float> own(x);
-    Expect(LaunchAdd(nullptr, Limits(), own.data(), device_y.data(), count));
+    Expect(LaunchAdd(TestStream(), Limits(), own.data(), device_y.data(), count));
     ExpectSame(plain(own.Read()), plain(sum), "add");
   }
 }
@@ -129,7 +129,7 @@ void CheckSelectRows() {
   const DeviceArray<int32_t> device_rows(rows);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> out(expected.size());
-    Expect(LaunchSelectRows(nullptr, {out.data(), device_x.data(), device_rows.data(), 4, kWidth}));
+    Expect(LaunchSelectRows(TestStream(), {out.data(), device_x.data(), device_rows.data(), 4, kWidth}));
     ExpectSame(out.Read(), expected, "rows");
   }
 }

@@ -19,8 +19,9 @@ struct Activations {
         halves(PreparedBytesOf(num_rows, columns, parts).halves / sizeof(uint16_t)),
         sums(PreparedBytesOf(num_rows, columns, parts).sums / sizeof(float)),
         scales(PreparedBytesOf(num_rows, columns, parts).scales / sizeof(float)),
-        prepared{halves.data(), sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), parts} {
-    Expect(LaunchPrepare(nullptr, {prepared, x.data(), columns}));
+        prepared{halves.data(),          sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), parts,
+                 ActivationOrder::kLanes} {
+    Expect(LaunchPrepare(TestStream(), {prepared, {x.data(), nullptr, nullptr, 0.0f, columns}}));
   }
 
   // [num_rows, columns]
@@ -66,8 +67,8 @@ void CheckEmbed(const StorageType& type, int32_t rows, int32_t columns, bool exa
   }
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> out(expected.size());
-    Expect(
-        LaunchEmbed(nullptr, {out.data(), matrix.tiled(), device_ids.data(), static_cast<int32_t>(ids.size()), false}));
+    Expect(LaunchEmbed(TestStream(),
+                       {out.data(), matrix.tiled(), device_ids.data(), static_cast<int32_t>(ids.size()), false}));
     const std::vector<float> actual = out.Read();
     if (exact) {
       ExpectSame(actual, expected, "embedding");
@@ -83,8 +84,8 @@ void CheckEmbed(const StorageType& type, int32_t rows, int32_t columns, bool exa
       }
     }
     // Once more, added to what is there.
-    Expect(
-        LaunchEmbed(nullptr, {out.data(), matrix.tiled(), device_ids.data(), static_cast<int32_t>(ids.size()), true}));
+    Expect(LaunchEmbed(TestStream(),
+                       {out.data(), matrix.tiled(), device_ids.data(), static_cast<int32_t>(ids.size()), true}));
     std::vector<float> twice = actual;
     for (float& value : twice) value += value;
     ExpectSame(out.Read(), twice, "embedding added");
@@ -199,8 +200,8 @@ void CheckFew(const StorageType& type, int32_t rows, int32_t columns, int32_t nu
 
   const auto run = [&](const PreparedRows& prepared) {
     const DeviceArray<float> out(static_cast<size_t>(prepared.num_rows * rows));
-    Expect(
-        LaunchLinear(nullptr, Limits(), {out.data(), prepared, matrix.tiled(), biased ? device_bias.data() : nullptr}));
+    Expect(LaunchLinear(TestStream(), Limits(),
+                        FewOf({out.data(), prepared, matrix.tiled(), biased ? device_bias.data() : nullptr, false})));
     return out.Read();
   };
   std::vector<float> first;
@@ -234,7 +235,7 @@ void CheckMany(const StorageType& type, int32_t rows, int32_t columns, int32_t n
   TiledMatrix halved = matrix.tiled();
   const DeviceArray<uint8_t> tiles(HalfTileBytes(halved));
   if (halved.format != TileFormat::kHalf) {
-    Expect(LaunchHalve(nullptr, tiles.data(), halved));
+    Expect(LaunchHalve(TestStream(), tiles.data(), halved));
     halved = HalvedMatrix(tiles.data(), halved);
   }
   const std::vector<double> halves = HalvedWeights(halved);
@@ -256,7 +257,7 @@ void CheckMany(const StorageType& type, int32_t rows, int32_t columns, int32_t n
   std::vector<float> first;
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> out(static_cast<size_t>(num_rows * rows));
-    Expect(LaunchLinearMany(nullptr, {out.data(), activations.prepared, halved, device_bias.data()}));
+    Expect(LaunchLinearMany(TestStream(), {out.data(), activations.prepared, halved, device_bias.data(), false}));
     const std::vector<float> actual = out.Read();
     ExpectNear(actual, expected, tolerance, "linear");
     if (first.empty()) first = actual;
@@ -266,7 +267,7 @@ void CheckMany(const StorageType& type, int32_t rows, int32_t columns, int32_t n
   // The same products in the same order, from the tiles.
   const auto run_batch = [&](const PreparedRows& prepared) {
     const DeviceArray<float> out(static_cast<size_t>(prepared.num_rows * rows));
-    Expect(LaunchLinearBatch(nullptr, {out.data(), prepared, matrix.tiled(), device_bias.data()}));
+    Expect(LaunchLinearBatch(TestStream(), {out.data(), prepared, matrix.tiled(), device_bias.data(), false}));
     return out.Read();
   };
   for (Ways ways; ways.Next();) ExpectSame(run_batch(activations.prepared), first, "from tiles");
@@ -291,16 +292,16 @@ void CheckAdd(const StorageType& type, int32_t rows, int32_t columns, int32_t nu
   const auto check = [&](const char* name, const std::function<int(const LinearArgs&)>& launch) {
     for (Ways ways; ways.Next();) {
       const DeviceArray<float> product(count), separate(residual), fused(residual);
-      Expect(launch({product.data(), activations.prepared, matrix.tiled(), device_bias.data()}));
-      Expect(LaunchAdd(nullptr, Limits(), separate.data(), product.data(), static_cast<int64_t>(count)));
+      Expect(launch({product.data(), activations.prepared, matrix.tiled(), device_bias.data(), false}));
+      Expect(LaunchAdd(TestStream(), Limits(), separate.data(), product.data(), static_cast<int64_t>(count)));
       Expect(launch({fused.data(), activations.prepared, matrix.tiled(), device_bias.data(), true}));
       ExpectSame(fused.Read(), separate.Read(), name);
     }
   };
-  check("few", [](const LinearArgs& args) { return LaunchLinear(nullptr, Limits(), args); });
-  check("batch", [](const LinearArgs& args) { return LaunchLinearBatch(nullptr, args); });
+  check("few", [](const LinearArgs& args) { return LaunchLinear(TestStream(), Limits(), FewOf(args)); });
+  check("batch", [](const LinearArgs& args) { return LaunchLinearBatch(TestStream(), args); });
   if (matrix.tiled().format == TileFormat::kHalf) {
-    check("many", [](const LinearArgs& args) { return LaunchLinearMany(nullptr, args); });
+    check("many", [](const LinearArgs& args) { return LaunchLinearMany(TestStream(), args); });
   }
 }
 

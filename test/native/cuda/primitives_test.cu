@@ -44,7 +44,7 @@ void CheckMultiply() {
   const DeviceArray<uint16_t> device_a(a), device_b(b);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> d(128);
-    Expect(Launch(nullptr, {1, 1, 32, 0}, &MultiplyKernel, d.data(), device_a.data(), device_b.data()));
+    Expect(Launch(TestStream(), {1, 1, 32, 0}, &MultiplyKernel, d.data(), device_a.data(), device_b.data()));
     ExpectNear(d.Read(), expected, tolerance, "product");
   }
 }
@@ -75,7 +75,7 @@ void CheckCommunicate() {
   expected[480] = 96;
   for (Ways ways; ways.Next();) {
     const DeviceArray<int32_t> out(std::vector<int32_t>(481, 0));
-    Expect(Launch(nullptr, {1, 1, 96, 0}, &CommunicateKernel, out.data()));
+    Expect(Launch(TestStream(), {1, 1, 96, 0}, &CommunicateKernel, out.data()));
     ExpectSame(out.Read(), expected, "communication");
   }
 }
@@ -123,7 +123,7 @@ void CheckCodes() {
     }
   }
   const DeviceArray<uint16_t> out(expected.size());
-  Expect(Launch(nullptr, {1, 1, 32, 0}, &CodesKernel, out.data()));
+  Expect(Launch(TestStream(), {1, 1, 32, 0}, &CodesKernel, out.data()));
   ExpectSame(out.Read(), expected, "halves of codes");
 }
 
@@ -157,7 +157,7 @@ void CheckCopies() {
   const DeviceArray<uint8_t> in(bytes);
   for (Ways ways; ways.Next();) {
     const DeviceArray<uint8_t> out(512);
-    Expect(Launch(nullptr, {1, 1, 32, 512}, &CopyKernel, out.data(), in.data()));
+    Expect(Launch(TestStream(), {1, 1, 32, 512}, &CopyKernel, out.data(), in.data()));
     ExpectSame(out.Read(), bytes, "copies");
   }
 }

@@ -123,12 +123,13 @@ void Check(int32_t vocab_size, int32_t num_rows) {
     const size_t tops = rows.size() * kNumTop;
     const DeviceArray<int32_t> tokens(rows.size()), top_ids(tops);
     const DeviceArray<float> logprobs(rows.size()), top_logprobs(tops);
-    SampleArgs args = {device_records.data(), num_rows,       vocab_size,         kNumTop, nullptr, tokens.data(),
-                       logprobs.data(),       top_ids.data(), top_logprobs.data()};
+    SampleArgs args = {
+        device_records.data(), num_rows,       vocab_size,         kNumTop, nullptr, nullptr, 0, tokens.data(),
+        logprobs.data(),       top_ids.data(), top_logprobs.data()};
     const auto blocks = static_cast<size_t>(ShapeOfSample(Limits(), args).grid_x);
     const DeviceArray<uint8_t> scratch(blocks * SampleScratchBytes(vocab_size));
     args.scratch = scratch.data();
-    Expect(LaunchSample(nullptr, Limits(), args));
+    Expect(LaunchSample(TestStream(), Limits(), args));
     ExpectSame(tokens.Read(), expected.tokens, "tokens");
     ExpectSame(Plain(logprobs.Read()), Plain(expected.logprobs), "log-probabilities");
     ExpectSame(top_ids.Read(), expected.top_ids, "alternatives");

@@ -15,7 +15,7 @@ constexpr DeviceLimits kDevices[] = {
 LinearArgs Args(TileFormat format, int32_t rows, int32_t columns, int32_t num_rows) {
   LinearArgs args = {};
   args.weight = {nullptr, nullptr, format, rows, columns, 1};
-  args.x = {nullptr, nullptr, nullptr, num_rows, RoundUp(columns, kColumnUnit), 1};
+  args.x = {nullptr, nullptr, nullptr, num_rows, RoundUp(columns, kColumnUnit), 1, ActivationOrder::kLanes};
   return args;
 }
 
@@ -24,13 +24,13 @@ void CheckLinearShapes(const DeviceLimits& limits) {
     for (const int32_t num_rows : {1, 8, 9, 16, 17, 32}) {
       for (const int32_t columns : {64, 2048, 4096, 14336}) {
         const LinearArgs args = Args(static_cast<TileFormat>(f), 4096, columns, num_rows);
-        const LaunchShape shape = ShapeOfLinear(limits, args);
+        const LaunchShape shape = ShapeOfLinear(limits, FewOf(args));
         if (shape.shared_bytes > limits.shared_block_bytes) Wrong("%d bytes of shared memory", shape.shared_bytes);
         if (shape.threads > 1024 || shape.threads % 32 != 0) Wrong("%d threads", shape.threads);
         if (shape.grid_x < 1 || shape.grid_x > 2 * limits.num_multiprocessors) Wrong("%d blocks", shape.grid_x);
         // The order of a sum is the matrix's alone.
-        const LinearTiling alone = LinearTilingOf(Args(static_cast<TileFormat>(f), 4096, columns, 1));
-        if (LinearTilingOf(args).split_k != alone.split_k) Wrong("a sum that depends on the number of rows");
+        const LinearTiling alone = LinearTilingOf(FewOf(Args(static_cast<TileFormat>(f), 4096, columns, 1)));
+        if (LinearTilingOf(FewOf(args)).split_k != alone.split_k) Wrong("a sum that depends on the number of rows");
       }
     }
   }

@@ -41,9 +41,9 @@ double Time(const std::function<void(int)>& run) {
   std::vector<double> times;
   double spent = 0;
   for (int i = 0; (i < 20 || spent < milliseconds * 1000) && i < 5000; i++) {
-    Expect(cudaEventRecord(begin, nullptr));
+    Expect(cudaEventRecord(begin, TestStream().handle));
     run(i);
-    Expect(cudaEventRecord(end, nullptr));
+    Expect(cudaEventRecord(end, TestStream().handle));
     Expect(cudaEventSynchronize(end));
     float elapsed;
     Expect(cudaEventElapsedTime(&elapsed, begin, end));
@@ -83,8 +83,9 @@ ENGINE_KERNEL(kRateThreads, 2) RateKernel(float* out) {
 double CopyBandwidth() {
   constexpr size_t kBytes = size_t{1} << 30;
   const DeviceArray<uint8_t> from(kBytes), to(kBytes);
-  const double time =
-      Time([&](int) { Expect(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, nullptr)); });
+  const double time = Time([&](int) {
+    Expect(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, TestStream().handle));
+  });
   return 2.0 * static_cast<double>(kBytes) / time * 1e6;
 }
 
@@ -92,7 +93,7 @@ double MatrixRate() {
   const int blocks = 2 * Limits().num_multiprocessors;
   const DeviceArray<float> out(static_cast<size_t>(blocks * kRateThreads));
   const double time = Time([&](int) {
-    Expect(Launch(nullptr, {blocks, 1, kRateThreads, 0}, &RateKernel, out.data()));
+    Expect(Launch(TestStream(), {blocks, 1, kRateThreads, 0}, &RateKernel, out.data()));
   });
   return 2.0 * 16 * 8 * 16 * kRateProducts * kRateTurns * (kRateThreads / 32) * blocks / time * 1e6;
 }
@@ -112,7 +113,7 @@ ENGINE_KERNEL(256, 4) FillKernel(uint64_t* out, size_t count, uint64_t mask, uin
 }
 template <class T>
 void Fill(const DeviceArray<T>& array, size_t size, uint64_t mask, uint64_t base) {
-  Expect(Launch(nullptr, {1024, 1, 256, 0}, &FillKernel, reinterpret_cast<uint64_t*>(array.data()),
+  Expect(Launch(TestStream(), {1024, 1, 256, 0}, &FillKernel, reinterpret_cast<uint64_t*>(array.data()),
                 size * sizeof(T) / sizeof(uint64_t), mask, base));
 }
 // Floats of 1 to 2 with random bits, both signs.
@@ -147,9 +148,10 @@ struct Rows {
         halves(PreparedBytesOf(num_rows, columns, 1).halves / sizeof(uint16_t)),
         sums(PreparedBytesOf(num_rows, columns, 1).sums / sizeof(float)),
         scales(PreparedBytesOf(num_rows, columns, 1).scales / sizeof(float)),
-        prepared{halves.data(), sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), 1} {
+        prepared{halves.data(),          sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), 1,
+                 ActivationOrder::kLanes} {
     Fill(x, static_cast<size_t>(num_rows) * static_cast<size_t>(columns), kFloatMask, kFloatBase);
-    Expect(LaunchPrepare(nullptr, {prepared, x.data(), columns}));
+    Expect(LaunchPrepare(TestStream(), {prepared, {x.data(), nullptr, nullptr, 0.0f, columns}}));
   }
 };
 
@@ -173,11 +175,11 @@ void MeasureLinear(const char* format_name, TileFormat format, int32_t rows, int
     const LinearArgs args = {out.data(), x.prepared, weight, nullptr, false};
     switch (LinearKindOf(num_rows)) {
       case LinearKind::kFew:
-        return Expect(LaunchLinear(nullptr, Limits(), args));
+        return Expect(LaunchLinear(TestStream(), Limits(), FewOf(args)));
       case LinearKind::kBatch:
-        return Expect(LaunchLinearBatch(nullptr, args));
+        return Expect(LaunchLinearBatch(TestStream(), args));
       case LinearKind::kMany:
-        return Expect(LaunchLinearMany(nullptr, args));
+        return Expect(LaunchLinearMany(TestStream(), args));
     }
   });
 }
@@ -223,7 +225,7 @@ void MeasureAttention(int32_t num_seqs, int32_t context, int32_t num_queries, bo
   Measure("attention f16, " + std::to_string(num_seqs) + " x " + std::to_string(num_queries) + " of " +
               std::to_string(context),
           2.0 * static_cast<double>(bytes), 4.0 * num_tokens * kHeads * kHeadDim * context,
-          [&](int) { Expect(LaunchAttention(nullptr, args)); });
+          [&](int) { Expect(LaunchAttention(TestStream(), args)); });
 }
 
 void MeasureSampling(int32_t num_rows, float temperature, int32_t top_k) {
@@ -245,13 +247,13 @@ void MeasureSampling(int32_t num_rows, float temperature, int32_t top_k) {
   const DeviceArray<SamplingRow> device_rows(rows);
   const DeviceArray<int32_t> tokens(rows.size());
   const DeviceArray<float> logprobs(rows.size());
-  SampleArgs args = {device_rows.data(), num_rows,        kVocabulary, 0,      nullptr,
+  SampleArgs args = {device_rows.data(), num_rows,        kVocabulary, 0,      nullptr, nullptr, 0,
                      tokens.data(),      logprobs.data(), nullptr,     nullptr};
   const auto blocks = static_cast<size_t>(ShapeOfSample(Limits(), args).grid_x);
   const DeviceArray<uint8_t> scratch(blocks * SampleScratchBytes(kVocabulary));
   args.scratch = scratch.data();
   Measure("sample " + std::to_string(num_rows) + " rows" + (top_k > 0 ? ", top-k and top-p" : ""),
-          4.0 * num_rows * kVocabulary, 0, [&](int) { Expect(LaunchSample(nullptr, Limits(), args)); });
+          4.0 * num_rows * kVocabulary, 0, [&](int) { Expect(LaunchSample(TestStream(), Limits(), args)); });
 }
 
 void MeasureOthers() {
@@ -264,19 +266,19 @@ void MeasureOthers() {
     const std::string rows = std::to_string(num_rows) + " x 4096";
     const double values = static_cast<double>(count);
     Measure("rms norm " + rows, 8 * values, 0, [&](int) {
-      Expect(LaunchRmsNorm(nullptr, {out.data(), x.x.data(), weight.data(), nullptr, num_rows, kWidth, 1e-5f}));
+      Expect(LaunchRmsNorm(TestStream(), {out.data(), x.x.data(), weight.data(), nullptr, num_rows, kWidth, 1e-5f}));
     });
     Measure("prepare " + rows, 6 * values, 0, [&](int) {
-      Expect(LaunchPrepare(nullptr, {x.prepared, x.x.data(), kWidth}));
+      Expect(LaunchPrepare(TestStream(), {x.prepared, {x.x.data(), nullptr, nullptr, 0.0f, kWidth}}));
     });
     Measure("silu " + rows, 12 * values, 0, [&](int) {
-      Expect(LaunchSiluMul(nullptr, Limits(), out.data(), x.x.data(), x.x.data(), static_cast<int64_t>(count)));
+      Expect(LaunchSiluMul(TestStream(), Limits(), out.data(), x.x.data(), x.x.data(), static_cast<int64_t>(count)));
     });
   }
   const Matrix int4({nullptr, nullptr, TileFormat::kInt4, 14336, 4096, 1});
   const DeviceArray<uint8_t> halves(HalfTileBytes(int4.tiled));
   Measure("halve int4 14336x4096", static_cast<double>(int4.tiled.tile_bytes() + HalfTileBytes(int4.tiled)), 0,
-          [&](int) { Expect(LaunchHalve(nullptr, halves.data(), int4.tiled)); });
+          [&](int) { Expect(LaunchHalve(TestStream(), halves.data(), int4.tiled)); });
 }
 
 // --- The report ------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ int Run(Kernel kernel) {
     emulator::SetOrder(order);
     auto* out = static_cast<float*>(emulator::Allocate(kThreads * sizeof(float)));
     for (int i = 0; i < kThreads; i++) out[i] = 1.0f;
-    Launch(nullptr, {1, 1, kThreads, kThreads * 4}, kernel, out);
+    Launch({}, {1, 1, kThreads, kThreads * 4}, kernel, out);
     for (int i = 0; i < kThreads; i++) {
       if (out[i] != 1.0f) {
         fprintf(stderr, "result %d is %g\n", i, static_cast<double>(out[i]));

@@ -24,6 +24,9 @@ inline int BlockIndexY() { return static_cast<int>(emulator::block_index.y); }
 inline int NumBlocks() { return static_cast<int>(emulator::grid_size.x); }
 inline int NumBlocksY() { return static_cast<int>(emulator::grid_size.y); }
 
+inline void LetNextLaunchBegin() {}
+inline void WaitForEarlierLaunches() {}
+
 template <class T>
 T* SharedMemory() {
   return static_cast<T*>(emulator::DynamicShared());

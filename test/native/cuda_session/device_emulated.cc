@@ -32,7 +32,7 @@ struct State {
   std::recursive_mutex mutex;
   std::map<void*, size_t> allocations;
   size_t allocated = 0;
-  std::map<Stream, Graph> captures;
+  std::map<CUstream_st*, Graph> captures;
   long launches = 0;
 };
 State state;
@@ -88,11 +88,11 @@ int FreePinned(void* memory) {
 }
 
 int CreateStream(Stream* stream) {
-  *stream = reinterpret_cast<Stream>(new char);
+  *stream = {reinterpret_cast<CUstream_st*>(new char), true};
   return kSuccess;
 }
 int DestroyStream(Stream stream) {
-  delete reinterpret_cast<char*>(stream);
+  delete reinterpret_cast<char*>(stream.handle);
   return kSuccess;
 }
 int Copy(Stream, void* to, const void* from, size_t bytes) {
@@ -107,7 +107,7 @@ int Wait(Stream) { return kSuccess; }
 
 int StartOrCapture(Stream stream, const DeviceLimits& limits, const Launch& launch) {
   const std::lock_guard lock(state.mutex);
-  if (const auto capture = state.captures.find(stream); capture != state.captures.end()) {
+  if (const auto capture = state.captures.find(stream.handle); capture != state.captures.end()) {
     capture->second->launches.push_back(launch);
     return kSuccess;
   }
@@ -119,13 +119,13 @@ int StartOrCapture(Stream stream, const DeviceLimits& limits, const Launch& laun
 
 int BeginGraph(Stream stream) {
   const std::lock_guard lock(state.mutex);
-  state.captures[stream] = new CapturedGraph;
+  state.captures[stream.handle] = new CapturedGraph;
   return kSuccess;
 }
 int EndGraph(Stream stream, Graph* graph) {
   const std::lock_guard lock(state.mutex);
-  *graph = state.captures[stream];
-  state.captures.erase(stream);
+  *graph = state.captures[stream.handle];
+  state.captures.erase(stream.handle);
   return kSuccess;
 }
 int RunGraph(Stream stream, Graph graph) {
