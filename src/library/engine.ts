@@ -176,9 +176,13 @@ export class Engine implements ServedModel, AsyncDisposable {
     return this.tokenizer.encode(text, options);
   }
 
-  /** The same without holding the event loop: what is short is there at once. */
-  readText(text: string, options: { readonly addSpecialTokens?: boolean } = {}): Int32Array | Promise<Int32Array> {
-    return this.#completer.readText(text, options);
+  /** The same without holding the event loop: what is short is there at once. Throws ABORTED too. */
+  readText(
+    text: string,
+    options: { readonly addSpecialTokens?: boolean } = {},
+    signal?: AbortSignal,
+  ): Int32Array | Promise<Int32Array> {
+    return this.#completer.readText(text, options, signal);
   }
 
   /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */

@@ -119,7 +119,8 @@ export class Metrics implements RequestObserver {
       this.#observeOutcome(outcome);
     }
     // Answers that nobody waits for any more have no outcome.
-    if (status === 499 && outcomes.length === 0) this.#finished.inc({ finished_reason: 'abort' });
+    const generates = operation === 'chat' || operation === 'text_completion';
+    if (status === 499 && outcomes.length === 0 && generates) this.#finished.inc({ finished_reason: 'abort' });
   }
 
   /** What Prometheus reads. */

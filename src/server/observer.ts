@@ -1,10 +1,15 @@
 import type { Outcome } from '../serving/completer.js';
 
+/** What answers by running the model, by the names of OpenTelemetry's GenAI conventions. */
+export const modelOperations = ['chat', 'text_completion', 'embeddings'] as const;
+export type ModelOperation = (typeof modelOperations)[number];
+/** The others are about tokens and texts only. */
+export type Operation = ModelOperation | 'tokenize' | 'detokenize' | 'apply_template';
+
 /** Who asked for what. Never holds a prompt. */
 export interface RequestStart {
   readonly requestId: string;
-  /** Names of OpenTelemetry's GenAI conventions. */
-  readonly operation: 'chat' | 'text_completion' | 'embeddings';
+  readonly operation: Operation;
   readonly model: string;
   readonly stream: boolean;
   /** Sampling parameters as the client gave them. */

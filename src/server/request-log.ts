@@ -98,7 +98,7 @@ export function withPromptLog(model: ServedModel, log: Logger): ServedModel {
     contextSize: model.contextSize,
     readPrompt: (request, signal) => model.readPrompt(request, signal),
     applyTemplate: (request) => model.applyTemplate(request),
-    readText: (text, options) => model.readText(text, options),
+    readText: (text, options, signal) => model.readText(text, options, signal),
     decode: (tokenIds) => model.decode(tokenIds),
     stats: () => model.stats(),
     generate: (request: CompletionRequest) => {

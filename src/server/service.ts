@@ -103,7 +103,9 @@ export class Service {
       const answer = await work(scope, this.model);
       scope.end(200);
       return answer;
-    } catch (error) {
+    } catch (thrown) {
+      // Whatever the engine throws once it has been told to end, the reason is ours: the deadline, or a client that left.
+      const error = scope.signal.aborted ? scope.signal.reason : thrown;
       const { status } = apiError(error, this.modelName);
       scope.end(status, error);
       if (!reply.sent && !raw.destroyed) throw error;

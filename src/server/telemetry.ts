@@ -1,6 +1,12 @@
 import type { Attributes, Span, SpanKind } from '@opentelemetry/api';
 import { EngineError } from '../base/errors.js';
-import type { RequestEnd, RequestObservation, RequestObserver, RequestStart } from './observer.js';
+import {
+  modelOperations,
+  type RequestEnd,
+  type RequestObservation,
+  type RequestObserver,
+  type RequestStart,
+} from './observer.js';
 import { requestTotals } from './request-totals.js';
 
 type OpenTelemetry = typeof import('@opentelemetry/api');
@@ -39,6 +45,8 @@ export class Telemetry implements RequestObserver {
   constructor(private readonly api: OpenTelemetry) {}
 
   begin(start: RequestStart): RequestObservation {
+    // The conventions have no name for what asks nothing of the model.
+    if (!modelOperations.some((operation) => operation === start.operation)) return nothing;
     const { context, propagation, trace, SpanKind } = this.api;
     const active = context.active();
     // A span of this process's HTTP server, if there is one, has read the headers already.

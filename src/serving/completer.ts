@@ -156,11 +156,11 @@ export class TextCompleter implements Completer {
       : this.#reading.run(this.#promptWork(request, limit, limit), signal);
   }
 
-  /** Token ids of a text, read as prompts are. Throws TOKENIZER_MISSING. */
-  readText(text: string, options: EncodeOptions = {}): Int32Array | Promise<Int32Array> {
+  /** Token ids of a text, read as prompts are. Throws TOKENIZER_MISSING, ABORTED. */
+  readText(text: string, options: EncodeOptions = {}, signal?: AbortSignal): Int32Array | Promise<Int32Array> {
     if (this.tokenizer === null) throw new EngineError('TOKENIZER_MISSING', { path: this.modelPath });
     const work = this.tokenizer.encodeWork(text, options);
-    return text.length <= SHORT_PROMPT ? finish(work) : this.#reading.run(work);
+    return text.length <= SHORT_PROMPT ? finish(work) : this.#reading.run(work, signal);
   }
 
   /** @param enough tokens after which the rest is not read */

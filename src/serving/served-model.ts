@@ -15,8 +15,15 @@ export interface ServedModel extends Completer, Embedder {
   readPrompt(request: PromptRequest, signal?: AbortSignal): Int32Array | Promise<Int32Array>;
   /** The text a conversation becomes. Throws CHAT_TEMPLATE_MISSING. */
   applyTemplate(request: PromptRequest): string;
-  /** Token ids of a text, with the tokens that the model expects around it unless told otherwise. Throws TOKENIZER_MISSING. */
-  readText(text: string, options?: { readonly addSpecialTokens?: boolean }): Int32Array | Promise<Int32Array>;
+  /**
+   * Token ids of a text, with the tokens that the model expects around it unless told otherwise. Throws TOKENIZER_MISSING,
+   * and ABORTED.
+   */
+  readText(
+    text: string,
+    options?: { readonly addSpecialTokens?: boolean },
+    signal?: AbortSignal,
+  ): Int32Array | Promise<Int32Array>;
   /** Text of token ids. Throws TOKENIZER_MISSING, TOKEN_ID_INVALID. */
   decode(tokenIds: ArrayLike<number>): string;
   stats(): EngineStats;

@@ -14,6 +14,8 @@ export class FakeModel implements ServedModel {
   reply = 'Hello, world';
   prefill: () => Promise<unknown> = async () => undefined;
   step: () => Promise<unknown> = async () => undefined;
+  /** What reading a prompt or a text waits for, as a long one would. */
+  reading: (() => Promise<unknown>) | null = null;
   /** Thrown after this many events of an answer. */
   failure: { after: number; error: Error } | null = null;
   readonly requests: CompletionRequest[] = [];
@@ -23,7 +25,7 @@ export class FakeModel implements ServedModel {
   aborted = 0;
 
   async *generate(request: CompletionRequest): AsyncGenerator<CompletionEvent, void> {
-    const prompt = this.readPrompt(request);
+    const prompt = this.#promptIds(request);
     if (request.topK === 777) throw new EngineError('OPTION_INVALID', { option: 'topK', value: 777, expected: 'less' });
     this.requests.push(request);
     this.running++;
@@ -66,10 +68,13 @@ export class FakeModel implements ServedModel {
     }
   }
 
-  readPrompt(request: PromptRequest): Int32Array {
+  readPrompt(request: PromptRequest, signal?: AbortSignal): Int32Array | Promise<Int32Array> {
+    return this.#read(() => this.#promptIds(request), signal);
+  }
+
+  #promptIds(request: PromptRequest): Int32Array {
     const { prompt, tokenIds } = request;
-    const ids =
-      tokenIds === undefined ? this.readText(prompt ?? this.applyTemplate(request)) : Int32Array.from(tokenIds);
+    const ids = tokenIds === undefined ? textIds(prompt ?? this.applyTemplate(request)) : Int32Array.from(tokenIds);
     const limit = this.contextSize - 1;
     if (ids.length === 0) throw new EngineError('PROMPT_EMPTY', {});
     if (ids.length > limit) throw new EngineError('PROMPT_TOO_LONG', { tokens: ids.length, limit });
@@ -85,9 +90,19 @@ export class FakeModel implements ServedModel {
     return kwargs.join('') + messages!.map(({ role, content }) => `${role[0]}:${content}|`).join('');
   }
 
-  readText(text: string, { addSpecialTokens = true } = {}): Int32Array {
-    const codes = Array.from(text, (letter) => letter.charCodeAt(0) % VOCAB_SIZE);
-    return Int32Array.from(addSpecialTokens ? [1, ...codes] : codes);
+  readText(text: string, { addSpecialTokens = true } = {}, signal?: AbortSignal): Int32Array | Promise<Int32Array> {
+    return this.#read(() => textIds(text, addSpecialTokens), signal);
+  }
+
+  #read(ids: () => Int32Array, signal: AbortSignal | undefined): Int32Array | Promise<Int32Array> {
+    if (this.reading === null) return ids();
+    this.running++;
+    return abortable(this.reading(), signal)
+      .then(ids)
+      .finally(() => {
+        this.running--;
+        if (signal?.aborted) this.aborted++;
+      });
   }
 
   decode(tokenIds: ArrayLike<number>): string {
@@ -104,6 +119,11 @@ export class FakeModel implements ServedModel {
       if (id >= VOCAB_SIZE) throw new EngineError('TOKEN_ID_INVALID', { id, index, vocabSize: VOCAB_SIZE });
     });
   }
+}
+
+function textIds(text: string, addSpecialTokens = true): Int32Array {
+  const codes = Array.from(text, (letter) => letter.charCodeAt(0) % VOCAB_SIZE);
+  return Int32Array.from(addSpecialTokens ? [1, ...codes] : codes);
 }
 
 function logprobOf(letter: string, count: number): TokenLogprobs {

@@ -99,6 +99,9 @@ describe('metrics', () => {
   it('count a request as aborted when the client left before any answer was over', async () => {
     made();
     metrics.begin(requestStart()).end({ status: 499, promptTokens: 0, outcomes: [] });
+    for (const operation of ['embeddings', 'tokenize'] as const) {
+      metrics.begin(requestStart({ operation })).end({ status: 499, promptTokens: 0, outcomes: [] }); // of no answer
+    }
     const all = await series();
     expect(all.get('vllm:request_success_total{finished_reason="abort",model_name="tiny"}')).toBe(1);
   });

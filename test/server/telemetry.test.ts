@@ -147,4 +147,12 @@ describe('telemetry', () => {
     observation.end({ status: 200, promptTokens: 1, outcomes: [outcome()] });
     expect(exporter.getFinishedSpans()).toEqual([]);
   });
+
+  it('makes no span of what asks nothing of the model', async () => {
+    const telemetry = (await openTelemetry())!;
+    for (const operation of ['tokenize', 'detokenize', 'apply_template'] as const) {
+      telemetry.begin(requestStart({ operation })).end({ status: 200, promptTokens: 0, outcomes: [] });
+    }
+    expect(exporter.getFinishedSpans()).toEqual([]);
+  });
 });
