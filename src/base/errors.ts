@@ -346,6 +346,12 @@ const table = {
     message: (p: { reason: string }) =>
       `the model could not be loaded: ${p.reason.slice(0, 300)}; correct that and start the server again`,
   },
+  ENGINE_FAILING: {
+    status: 503,
+    blame: 'engine',
+    message: (p: { steps: number; reason: string }) =>
+      `the engine does not work: its last ${p.steps === 1 ? 'step has' : `${p.steps} steps have`} failed, with ${p.reason.slice(0, 300)}; if this lasts, start the server again`,
+  },
   SHUTTING_DOWN: {
     status: 503,
     blame: 'user',

@@ -9,6 +9,7 @@ import { RowCollector } from './row-collector.js';
 import { SavedPrompts, type SavedPromptsOptions } from './saved-prompts.js';
 import { type ScheduledPart, Scheduler } from './scheduler.js';
 import { Sequence, type Standing, type TokenRequest, type Wanted } from './sequence.js';
+import { StepRecord } from './step-record.js';
 import type { Task, TaskHost } from './task.js';
 import type { TokenStream } from './token-stream.js';
 
@@ -59,8 +60,7 @@ export class EngineLoop {
   };
   #running: Promise<void> | null = null;
   #disposal: Promise<void> | null = null;
-  #steps = 0;
-  #computedTokens = 0;
+  readonly #steps = new StepRecord();
   #generatedTokens = 0;
 
   constructor(
@@ -141,8 +141,7 @@ export class EngineLoop {
       waiting: numWaiting,
       blocks: { total, used: total - numAvailable, cached: numIdle },
       prefixCache: { queriedTokens, hitTokens, evictedBlocks },
-      steps: this.#steps,
-      computedTokens: this.#computedTokens,
+      ...this.#steps.stats(),
       generatedTokens: this.#generatedTokens,
       preemptions: numPreemptions,
     };
@@ -187,6 +186,7 @@ export class EngineLoop {
         if (step === null) await this.#savedPrompts?.news();
         else this.#update(step.parts, step.rowStart, await step.result); // nothing is awaited from here to the next step
       } catch (error) {
+        this.#steps.failed(error);
         this.#failAll(error);
       }
     }
@@ -209,9 +209,8 @@ export class EngineLoop {
   }
 
   #update(parts: readonly ScheduledPart[], rowStart: Int32Array, result: StepResult): void {
-    this.#steps++;
+    this.#steps.computed(parts.reduce((sum, { numTokens }) => sum + numTokens, 0));
     parts.forEach(({ sequence, numTokens }, i) => {
-      this.#computedTokens += numTokens;
       const task = this.#tasks.get(sequence);
       if (task === undefined) return; // cancelled while the step ran
       this.#scheduler.advance(sequence, numTokens);
@@ -220,6 +219,7 @@ export class EngineLoop {
       if (sequence.sampling !== null) this.#generatedTokens += numRows;
       task.accept(sequence, result, firstRow, numRows);
     });
+    this.#steps.succeeded();
   }
 }
 

@@ -1,3 +1,6 @@
+/** Tokens: what steps are counted by. vLLM's bounds (vllm/v1/metrics/loggers.py). */
+export const stepTokenBounds = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384] as const;
+
 /** What an engine loop is doing, and has done since it was made. */
 export interface EngineStats {
   /** Sequences that own blocks. */
@@ -18,6 +21,10 @@ export interface EngineStats {
     readonly evictedBlocks: number;
   };
   readonly steps: number;
+  /** [stepTokenBounds.length + 1] Steps by the first bound that their tokens do not exceed; the last has those beyond. */
+  readonly stepsByTokens: readonly number[];
+  /** Null while steps succeed; else how many have failed since the last that did, by no fault of a request. */
+  readonly failing: { readonly steps: number; readonly lastError: unknown } | null;
   /** Tokens computed in all steps: of prompts, of answers, and again after a preemption. */
   readonly computedTokens: number;
   readonly generatedTokens: number;

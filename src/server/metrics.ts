@@ -1,7 +1,8 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Outcome } from '../serving/completer.js';
-import type { EngineStats } from '../serving/served-model.js';
+import { type EngineStats, stepTokenBounds } from '../serving/served-model.js';
 import { EventLoopDelay } from './event-loop-delay.js';
+import { histogramText } from './histogram-text.js';
 import type { RequestEnd, RequestObservation, RequestObserver, RequestStart } from './observer.js';
 
 // Bounds are vLLM's (vllm/v1/metrics/loggers.py), so that its dashboards work, and finer ones below: on small models most
@@ -45,7 +46,8 @@ export class Metrics implements RequestObserver {
   readonly #requests: Counter<'operation' | 'status'>;
   readonly #observeOutcome: (outcome: Outcome) => void;
 
-  constructor({ modelName, stats }: MetricsOptions) {
+  constructor(private readonly options: MetricsOptions) {
+    const { modelName, stats } = options;
     const registers = [this.#vllm];
     this.#vllm.setDefaultLabels({ model_name: modelName });
     registerEngine(this.#vllm, stats);
@@ -125,8 +127,22 @@ export class Metrics implements RequestObserver {
 
   /** What Prometheus reads. */
   async scrape(): Promise<{ contentType: string; text: string }> {
-    const text = await Promise.all([this.#vllm.metrics(), this.#process.metrics()]);
+    const text = await Promise.all([this.#vllm.metrics(), this.#stepTokens(), this.#process.metrics()]);
     return { contentType: this.#vllm.contentType, text: text.join('\n') };
+  }
+
+  /** The engine counts its steps by their tokens. */
+  #stepTokens(): string {
+    const { modelName, stats } = this.options;
+    const now = stats();
+    return histogramText({
+      name: 'vllm:iteration_tokens_total',
+      help: 'Tokens of a step.',
+      labels: { model_name: modelName },
+      bounds: stepTokenBounds,
+      counts: now?.stepsByTokens ?? new Array(stepTokenBounds.length + 1).fill(0),
+      sum: now?.computedTokens ?? 0,
+    });
   }
 
   /** Stops measuring the event loop. */
@@ -168,9 +184,6 @@ function registerEngine(registry: Registry, stats: () => EngineStats | null): vo
   counter('vllm:prefix_cache_hits_total', 'Prompt tokens found.', (now) => now.prefixCache.hitTokens);
   counter('vllm:generation_tokens_total', 'Tokens generated.', (now) => now.generatedTokens);
   counter('vllm:num_preemptions_total', 'Sequences that lost their blocks to others.', (now) => now.preemptions);
-  // vLLM has a histogram of tokens per step; the engine counts steps and tokens, which gives its mean.
-  counter('vllm:iteration_tokens_total_sum', 'Tokens computed in all steps.', (now) => now.computedTokens);
-  counter('vllm:iteration_tokens_total_count', 'Steps.', (now) => now.steps);
   counter('engine:prefix_cache_evicted_blocks_total', 'Cached KV blocks given up for others.', (now) => {
     return now.prefixCache.evictedBlocks;
   });

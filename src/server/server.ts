@@ -123,7 +123,10 @@ export function createServer(options: ServerOptions): FastifyInstance {
   embeddingRoute(app, service);
   tokenRoutes(app, service);
   modelRoutes(app, service);
-  app.get('/health', { config: { needsKey: false, needsModel: false } }, async () => service.model && { status: 'ok' });
+  app.get('/health', { config: { needsKey: false, needsModel: false } }, async () => {
+    service.checkHealth();
+    return { status: 'ok' };
+  });
   const { metrics } = options;
   if (metrics !== undefined) {
     const config = { needsModel: false };

@@ -17,6 +17,9 @@ export interface ServiceOptions {
   readonly observers?: readonly RequestObserver[];
 }
 
+/** Steps that fail in a row before the engine counts as broken; a device that is lost is so at once. */
+const MAX_FAILED_STEPS = 5;
+
 /** The model behind the routes, and the requests that it works on. */
 export class Service {
   readonly limits: ServerLimits;
@@ -54,6 +57,19 @@ export class Service {
     if (this.activity.draining) throw new EngineError('SHUTTING_DOWN', {});
     if (this.#model instanceof EngineError) throw this.#model;
     return this.#model;
+  }
+
+  /** Throws what `model` throws, and ENGINE_FAILING. Requests are taken all the same: one that succeeds ends it. */
+  checkHealth(): void {
+    const { failing } = this.model.stats();
+    if (failing === null) return;
+    const { steps, lastError } = failing;
+    const isLost = lastError instanceof EngineError && lastError.code === 'DEVICE_FAILED';
+    if (!isLost && steps < MAX_FAILED_STEPS) return;
+    // An exception that nobody foresaw may quote anything.
+    const reason =
+      lastError instanceof EngineError ? reasonOf(lastError, this.modelName) : 'an error that its log shows';
+    throw new EngineError('ENGINE_FAILING', { steps, reason }, { cause: lastError });
   }
 
   /** Throws MODEL_UNKNOWN. A request that names no model means the only one there is. */

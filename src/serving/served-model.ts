@@ -2,7 +2,7 @@ import type { EngineStats } from '../engine/engine-stats.js';
 import type { Completer, PromptRequest } from './completer.js';
 import type { Embedder } from './embedder.js';
 
-export type { EngineStats } from '../engine/engine-stats.js';
+export { type EngineStats, stepTokenBounds } from '../engine/engine-stats.js';
 
 /** What a server needs of a loaded model; `Engine` is one. */
 export interface ServedModel extends Completer, Embedder {

@@ -1,5 +1,6 @@
 import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
+import { stepTokenBounds } from '../../src/engine/engine-stats.js';
 import { expectedTokens, fakeLoop, VOCAB } from './fake-session.js';
 import { ids, prompt, request } from './requests.js';
 
@@ -18,6 +19,9 @@ describe('engine loop', () => {
     const { loop, session } = setUp();
     expect(await ids(loop.submit(request(prompt(20), 2)))).toEqual(expectedTokens(prompt(20), 2));
     expect(session.batches.map((batch) => batch.tokenIds.length)).toEqual([8, 8, 4, 1]);
+    const { steps, stepsByTokens, computedTokens } = loop.stats();
+    expect(stepsByTokens).toEqual(stepTokenBounds.map((bound) => ({ 1: 1, 8: 3 })[bound as number] ?? 0).concat(0));
+    expect({ steps, computedTokens }).toEqual({ steps: 4, computedTokens: 21 });
   });
 
   it('gives each of many requests the tokens it would get alone', async () => {
@@ -119,8 +123,10 @@ describe('engine loop', () => {
     const streams = [loop.submit(request(prompt(3), 2)), loop.submit(request(prompt(3), 2))];
     for (const stream of streams) await expect(ids(stream)).rejects.toThrow('device lost');
     loop.checkIntegrity();
+    expect(loop.stats().failing).toEqual({ steps: 1, lastError: new Error('device lost') });
     session.beforeResult = () => undefined;
     expect(await ids(loop.submit(request(prompt(3), 2)))).toEqual(expectedTokens(prompt(3), 2));
+    expect(loop.stats().failing).toBeNull();
   });
 
   it('rejects what runs and what comes after dispose', async () => {

@@ -2,6 +2,7 @@ import { EngineError } from '../../src/base/errors.js';
 import type { CompletionEvent, CompletionRequest, PromptRequest, TokenLogprobs } from '../../src/serving/completer.js';
 import type { EmbeddingRequest, Embeddings } from '../../src/serving/embedder.js';
 import type { EngineStats, ServedModel } from '../../src/serving/served-model.js';
+import { engineStats } from './requests.js';
 
 const VOCAB_SIZE = 1000;
 
@@ -111,7 +112,7 @@ export class FakeModel implements ServedModel {
   }
 
   stats(): EngineStats {
-    throw new Error('the server does not ask for them');
+    return engineStats;
   }
 
   #check(ids: ArrayLike<number>): void {

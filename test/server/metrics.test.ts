@@ -106,6 +106,30 @@ describe('metrics', () => {
     expect(all.get('vllm:request_success_total{finished_reason="abort",model_name="tiny"}')).toBe(1);
   });
 
+  it('have the steps by their tokens, as a histogram', async () => {
+    let stats: EngineStats | null = null;
+    made(() => stats);
+    const bounds = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, '+Inf'];
+    const buckets = async () => {
+      const all = await series();
+      return bounds.map((le) => all.get(`vllm:iteration_tokens_total_bucket{le="${le}",model_name="tiny"}`));
+    };
+    expect(await buckets()).toEqual(bounds.map(() => 0));
+    stats = { ...engineStats, stepsByTokens: [1, 9, 4, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1] };
+    expect(await buckets()).toEqual([1, 10, 14, 18, 19, 19, 19, 19, 19, 19, 19, 19, 19, 20]);
+    expect(histogram(await series(), 'iteration_tokens_total')).toEqual({ count: 20, sum: 300 });
+    const { text } = await metrics.scrape();
+    expect(text).toContain('# TYPE vllm:iteration_tokens_total histogram\n');
+    expect(text.match(/^# TYPE .*$/gm)!.length).toBe(new Set(text.match(/^# TYPE \S+/gm)).size);
+  });
+
+  it('name models that have quotes in their names', async () => {
+    metrics = new Metrics({ modelName: 'a "b" \\ c', stats: () => engineStats });
+    const counts = [...(await series())].filter(([name]) => name.includes('{model_name="a \\"b\\" \\\\ c"}'));
+    const names = counts.map(([name]) => name.slice(0, name.indexOf('{')));
+    expect(names).toEqual(expect.arrayContaining(['vllm:iteration_tokens_total_sum', 'vllm:num_requests_running']));
+  });
+
   it("have vLLM's bounds among theirs, so that queries by bound work", async () => {
     made();
     const all = await series();

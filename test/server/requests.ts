@@ -23,6 +23,8 @@ export const engineStats: EngineStats = {
   blocks: { total: 40, used: 10, cached: 5 },
   prefixCache: { queriedTokens: 100, hitTokens: 60, evictedBlocks: 7 },
   steps: 20,
+  stepsByTokens: [1, 9, 4, 4, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+  failing: null,
   computedTokens: 300,
   generatedTokens: 80,
   preemptions: 1,
