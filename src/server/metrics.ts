@@ -1,9 +1,10 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { Outcome } from '../serving/completer.js';
 import { type EngineStats, stepTokenBounds } from '../serving/served-model.js';
 import { EventLoopDelay } from './event-loop-delay.js';
 import { histogramText } from './histogram-text.js';
 import type { RequestEnd, RequestObservation, RequestObserver, RequestStart } from './observer.js';
+import { ProcessMetrics } from './process-metrics.js';
 
 // Bounds are vLLM's (vllm/v1/metrics/loggers.py), so that its dashboards work, and finer ones below: on small models most
 // times would fall under the first. Seconds.
@@ -38,6 +39,7 @@ export interface MetricsOptions {
 export class Metrics implements RequestObserver {
   readonly #vllm = new Registry();
   readonly #process = new Registry();
+  readonly #ofProcess = new ProcessMetrics(this.#process);
   readonly #delay = new EventLoopDelay();
   readonly #firstToken: Histogram;
   readonly #interToken: Histogram;
@@ -76,7 +78,6 @@ export class Metrics implements RequestObserver {
     });
     this.#observeOutcome = outcomeObserver(histogram);
 
-    collectDefaultMetrics({ register: this.#process });
     const delay = this.#delay;
     new Gauge({
       name: 'engine:event_loop_delay_seconds',
@@ -145,8 +146,9 @@ export class Metrics implements RequestObserver {
     });
   }
 
-  /** Stops measuring the event loop. */
+  /** Stops measuring: nothing of it is left behind. */
   close(): void {
+    this.#ofProcess.close();
     this.#delay.stop();
   }
 }
