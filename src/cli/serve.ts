@@ -89,8 +89,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     const expected = 'a loopback address such as 127.0.0.1, or an API key to guard it (--api-key-file)';
     throw new EngineError('OPTION_INVALID', { option: '--host', value: flags.host, expected });
   }
-  const { log, flush } = openLog(flags.logLevel);
-  process.once('exit', flush);
+  const { log, writer } = openLog(flags.logLevel);
+  process.once('exit', () => writer.finish());
   if (flags.logPrompts) log.warn('this log gets everything that users ask (--log-prompts)');
 
   const modelName = flags.modelName ?? nameOf(flags.model ?? embeddedModel);
@@ -124,6 +124,7 @@ async function serve(flags: ServeFlags): Promise<void> {
       drainTimeoutMs: flags.drainTimeout * 1000,
       log,
       model: loaded,
+      exit: (code) => void writer.written(LAST_LINES_MS).then(() => process.exit(code)),
       abortLoading: () => {
         loading.abort();
         startLoading(); // which fails at once
@@ -136,9 +137,12 @@ async function serve(flags: ServeFlags): Promise<void> {
     });
   } finally {
     metrics.close();
-    flush();
+    await writer.written(LAST_LINES_MS); // before the line about an error, if there is one
   }
 }
+
+/** Milliseconds that the log's last lines get to be written. */
+const LAST_LINES_MS = 500;
 
 /** Tokens generated before the server says that it is ready. They are in the engine's counts. */
 const WARM_UP_TOKENS = 4;

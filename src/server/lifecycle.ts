@@ -22,7 +22,7 @@ export interface RunOptions {
   readonly onListening: (url: string) => void;
   /** Where signals and uncaught exceptions come from. Default: this process. */
   readonly source?: EventEmitter;
-  /** Ends the process; at the second signal. */
+  /** Ends the process, at the second signal and each that follows. */
   readonly exit?: (code: number) => void;
 }
 

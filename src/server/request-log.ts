@@ -2,34 +2,25 @@ import pino, { type Logger } from 'pino';
 import { EngineError } from '../base/errors.js';
 import type { CompletionRequest } from '../serving/completer.js';
 import type { ServedModel } from '../serving/served-model.js';
+import { LogWriter } from './log-writer.js';
 import type { RequestEnd, RequestObserver, RequestStart } from './observer.js';
 import { requestTotals } from './request-totals.js';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** Bytes of lines kept for a reader that does not read; more are dropped. */
-const MAX_WAITING_BYTES = 4 * 1024 * 1024;
-
 export interface ServerLog {
   readonly log: Logger;
-  /** Writes what is left, at once. */
-  flush(): void;
+  readonly writer: Pick<LogWriter, 'written' | 'finish'>;
 }
+
+const STDERR = 2;
 
 /** Lines on stderr: JSON, or for people if it is a terminal. Writing never holds up the event loop. */
 export function openLog(level: LogLevel, isTerminal = process.stderr.isTTY === true): ServerLog {
-  const file = pino.destination({ dest: 2, sync: false, maxLength: MAX_WAITING_BYTES });
-  file.on('error', () => undefined); // there is nowhere left to report it
-  const flush = () => {
-    try {
-      file.flushSync();
-    } catch {
-      // the reader is gone
-    }
-  };
-  const stream = isTerminal ? { write: (line: string) => file.write(readable(line)) } : file;
-  return { log: pino({ level, base: null }, stream), flush };
+  const writer = new LogWriter(STDERR);
+  const stream = isTerminal ? { write: (line: string) => writer.write(readable(line)) } : writer;
+  return { log: pino({ level, base: null }, stream), writer };
 }
 
 /** One line of JSON as people like to read it. */
