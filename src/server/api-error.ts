@@ -38,6 +38,7 @@ const codes: { readonly [C in ErrorCode]?: string } = {
 const retryAfter: { readonly [C in ErrorCode]?: number } = {
   KEY_BUSY: 1,
   QUEUE_FULL: 1,
+  OUT_OF_MEMORY: 5,
   MODEL_LOADING: 2,
   SHUTTING_DOWN: 5,
 };

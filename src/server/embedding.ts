@@ -4,6 +4,7 @@ import { inputSchema, inputsOf } from './completion-request.js';
 import type { ServerLimits } from './limits.js';
 import { either, integer, text } from './schema.js';
 import type { Service } from './service.js';
+import { checkSupported } from './unsupported.js';
 
 const optional = Type.Optional;
 /** Far beyond any model's hidden size. */
@@ -30,6 +31,7 @@ export function embeddingRoute(app: FastifyInstance, service: Service): void {
     const start = { operation: 'embeddings', stream: false, parameters: { dimensions: body.dimensions } } as const;
     return service.work(request, reply, start, async (scope, model) => {
       service.checkModel(body.model);
+      checkSupported('embedding', body);
       const inputs = inputsOf(body.input);
       for (const input of inputs) service.checkLength(input);
       const { dimensions, pooling } = body;

@@ -47,6 +47,7 @@ export class Metrics implements RequestObserver {
   readonly #finished: Counter<'finished_reason'>;
   readonly #requests: Counter<'operation' | 'status'>;
   readonly #observeOutcome: (outcome: Outcome) => void;
+  readonly #observeRequest: ReturnType<typeof requestObserver>;
 
   constructor(private readonly options: MetricsOptions) {
     const { modelName, stats } = options;
@@ -77,6 +78,7 @@ export class Metrics implements RequestObserver {
       registers,
     });
     this.#observeOutcome = outcomeObserver(histogram);
+    this.#observeRequest = requestObserver(histogram);
 
     const delay = this.#delay;
     new Gauge({
@@ -90,7 +92,7 @@ export class Metrics implements RequestObserver {
     });
   }
 
-  begin({ operation }: RequestStart): RequestObservation {
+  begin(start: RequestStart): RequestObservation {
     const begun = performance.now();
     const lastToken: number[] = []; // by index of the answer, milliseconds
     const firstToken = this.#firstToken;
@@ -110,17 +112,19 @@ export class Metrics implements RequestObserver {
         const seconds = last === undefined ? 0 : (now - last) / 1000 / rest;
         for (; rest > 0; rest--) interToken.observe(seconds);
       },
-      end: (end) => this.#end(operation, end),
+      end: (end) => this.#end(start, end),
     };
   }
 
-  #end(operation: RequestStart['operation'], { status, outcomes, promptTokens }: RequestEnd): void {
+  #end(start: RequestStart, { status, outcomes, promptTokens }: RequestEnd): void {
+    const { operation } = start;
     this.#requests.inc({ operation, status: String(status) });
     this.#promptTokens.inc(promptTokens);
     for (const outcome of outcomes) {
       this.#finished.inc({ finished_reason: outcome.finishReason });
       this.#observeOutcome(outcome);
     }
+    if (outcomes.length > 0) this.#observeRequest(start, outcomes);
     // Answers that nobody waits for any more have no outcome.
     const generates = operation === 'chat' || operation === 'text_completion';
     if (status === 499 && outcomes.length === 0 && generates) this.#finished.inc({ finished_reason: 'abort' });
@@ -191,10 +195,22 @@ function registerEngine(registry: Registry, stats: () => EngineStats | null): vo
   });
 }
 
+type MakeHistogram = (name: string, help: string, buckets: number[]) => Histogram;
+
+/** Records what a request asked for and the longest of its answers, once all are over. */
+function requestObserver(histogram: MakeHistogram): (start: RequestStart, outcomes: readonly Outcome[]) => void {
+  const numAnswers = histogram('request_params_n', 'Answers asked for.', [1, 2, 5, 10, 20]);
+  const maxTokens = histogram('request_params_max_tokens', 'Tokens asked for at most.', TOKENS);
+  const longest = histogram('request_max_num_generation_tokens', 'Tokens of the longest answer.', TOKENS);
+  return ({ parameters: { n = 1, max_tokens } }, outcomes) => {
+    numAnswers.observe(n);
+    if (max_tokens !== undefined) maxTokens.observe(max_tokens);
+    longest.observe(Math.max(...outcomes.map(({ usage }) => usage.completionTokens)));
+  };
+}
+
 /** Records how an answer went, once it is over. */
-function outcomeObserver(
-  histogram: (name: string, help: string, buckets: number[]) => Histogram,
-): (outcome: Outcome) => void {
+function outcomeObserver(histogram: MakeHistogram): (outcome: Outcome) => void {
   const promptTokens = histogram('request_prompt_tokens', 'Tokens of the prompt.', TOKENS);
   const generatedTokens = histogram('request_generation_tokens', 'Tokens of the answer.', TOKENS);
   const endToEnd = histogram('e2e_request_latency_seconds', 'From the request to its end.', REQUEST_SECONDS);

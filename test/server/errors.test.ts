@@ -61,6 +61,23 @@ describe('what the server knows and cannot honour', () => {
     ['web_search_options', { web_search_options: {} }],
     ['grammar', { grammar: 'root ::= "a"' }],
     ['guided_json', { guided_json: {} }],
+    ['min_tokens', { min_tokens: 5 }],
+    ['stop_token_ids', { stop_token_ids: [2] }],
+    ['include_stop_str_in_output', { include_stop_str_in_output: true }],
+    ['bad_words', { bad_words: ['a'] }],
+    ['allowed_token_ids', { allowed_token_ids: [1] }],
+    ['skip_special_tokens', { skip_special_tokens: false }],
+    ['use_beam_search', { use_beam_search: true }],
+    ['prompt_logprobs', { prompt_logprobs: 1 }],
+    ['truncate_prompt_tokens', { truncate_prompt_tokens: 5 }],
+    ['mirostat', { mirostat: 2 }],
+    ['dry_multiplier', { dry_multiplier: 0.8 }],
+    ['xtc_probability', { xtc_probability: 0.5 }],
+    ['lora', { lora: [{ id: 0, scale: 1 }] }],
+    ['chat_template', { chat_template: '{{ messages }}' }],
+    ['documents', { documents: [{ text: 'a' }] }],
+    ['add_generation_prompt', { add_generation_prompt: false }],
+    ['continue_final_message', { continue_final_message: true }],
     ['messages[0].content[0].type', { messages: [{ role: 'user', content: [image] }] }],
   ])('is refused: %s %j', async (param, fields) => {
     const { url } = await start();
@@ -71,6 +88,8 @@ describe('what the server knows and cannot honour', () => {
   it.each([
     [{ response_format: { type: 'text' }, tools: [], tool_choice: 'auto', store: false, modalities: ['text'] }],
     [{ tools: [tool], tool_choice: 'none' }],
+    [{ min_tokens: 0, stop_token_ids: [], bad_words: null, skip_special_tokens: true, use_beam_search: false }],
+    [{ mirostat: 0, dry_multiplier: 0, xtc_probability: 0, add_generation_prompt: true, lora: [] }],
     [{ response_format: null, tools: null, audio: null, store: null, functions: [], temperature: null, n: null }],
   ])('is accepted where it asks for nothing: %j', async (fields) => {
     const { url } = await start();
@@ -86,6 +105,34 @@ describe('what the server knows and cannot honour', () => {
     const { status, json } = await post(`${url}/v1/completions`, { prompt: 'a', ...fields });
     expect([status, json.error.code, json.error.param]).toEqual([400, 'unsupported_parameter', param]);
     expect((await post(`${url}/v1/completions`, { prompt: 'a', suffix: '', best_of: 2, n: 2 })).status).toBe(200);
+  });
+});
+
+describe('what other routes know and cannot honour', () => {
+  const both = ['/tokenize', '/apply-template'];
+  const cases = [
+    ...both.map(
+      (path) => [path, 'tools', { ...chat, tools: [{ type: 'function', function: { name: 'f' } }] }] as const,
+    ),
+    ...both.map((path) => [path, 'chat_template', { ...chat, chat_template: 'a' }] as const),
+    ['/v1/embeddings', 'truncate_prompt_tokens', { input: 'a', truncate_prompt_tokens: 1 }],
+    ['/v1/embeddings', 'truncate', { input: 'a', truncate: true }],
+    ['/v1/embeddings', 'normalize', { input: 'a', normalize: false }],
+    ['/v1/embeddings', 'embd_normalize', { input: 'a', embd_normalize: -1 }],
+    ['/v1/embeddings', 'add_special_tokens', { input: 'a', add_special_tokens: false }],
+  ] as const;
+
+  it.each(cases)('%s refuses %s', async (path, param, body) => {
+    const { url } = await start();
+    const { status, json } = await post(url + path, body);
+    expect([status, json.error.code, json.error.param]).toEqual([400, 'unsupported_parameter', param]);
+  });
+
+  it('is accepted where it asks for nothing', async () => {
+    const { url } = await start();
+    const nothing = { truncate: false, normalize: true, embd_normalize: 2, add_special_tokens: true };
+    expect((await post(`${url}/v1/embeddings`, { input: 'a', ...nothing })).status).toBe(200);
+    for (const path of both) expect((await post(url + path, { ...chat, tools: [] })).status).toBe(200);
   });
 });
 
@@ -111,6 +158,13 @@ describe('errors of the engine', () => {
       503,
       'server_overloaded',
       '1',
+    ]);
+    model.failure = { after: 0, error: new EngineError('OUT_OF_MEMORY', { bytes: 9, what: 'a step' }) };
+    const short = await post(url + route, chat);
+    expect([short.status, short.json.error.code, short.headers.get('retry-after')]).toEqual([
+      503,
+      'out_of_memory',
+      '5',
     ]);
   });
 

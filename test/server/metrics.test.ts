@@ -73,6 +73,19 @@ describe('metrics', () => {
     expect([finished('stop'), finished('length'), finished('abort')]).toEqual([1, 1, 0]);
   });
 
+  it('take what requests ask for, and the longest of their answers', async () => {
+    made();
+    const longer = outcome({ usage: { promptTokens: 10, completionTokens: 9, cachedTokens: 0 } });
+    const asked = requestStart({ parameters: { n: 2, max_tokens: 30 } });
+    metrics.begin(asked).end({ status: 200, promptTokens: 10, outcomes: [outcome(), longer] });
+    metrics.begin(requestStart()).end({ status: 200, promptTokens: 10, outcomes: [outcome()] });
+    metrics.begin(requestStart({ operation: 'embeddings' })).end({ status: 200, promptTokens: 10, outcomes: [] });
+    const all = await series();
+    expect(histogram(all, 'request_params_n')).toEqual({ count: 2, sum: 3 });
+    expect(histogram(all, 'request_params_max_tokens')).toEqual({ count: 1, sum: 30 });
+    expect(histogram(all, 'request_max_num_generation_tokens')).toEqual({ count: 2, sum: 13 });
+  });
+
   it('count a first token once per answer, and every token after it', async () => {
     made();
     const observation = metrics.begin(requestStart());
