@@ -34,7 +34,7 @@ export interface MetricsOptions {
 
 /**
  * Prometheus metrics under vLLM's names. Counts and gauges of the engine are read when somebody asks; times are taken
- * from requests as they go. Histograms other than of tokens have one observation per answer, as vLLM counts them.
+ * from requests as they go. Histograms of times but those of tokens have one observation per answer, as vLLM counts them.
  */
 export class Metrics implements RequestObserver {
   readonly #vllm = new Registry();
