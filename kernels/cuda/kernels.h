@@ -295,7 +295,8 @@ int LaunchWriteKv(Stream stream, const WriteKvArgs& args);
 // q, k and v of tokens in one launch: RMSNorm of each head, rotation, keys and values into their blocks. What
 // LaunchRmsNorm, LaunchRope and LaunchWriteKv do one after another, bit for bit; k is left as it was.
 struct HeadsArgs {
-  float* q;        // [num_rows, num_heads · head_dim], changed in place
+  float* out;      // [num_rows, num_heads · head_dim] the queries
+  const float* q;  // may be `out`
   const float* k;  // [num_rows, num_kv_heads · head_dim]
   const float* v;
   const float* q_norm;  // [head_dim] weight, or null
