@@ -251,8 +251,9 @@ struct LinearTiling {
   int32_t row_tiles;  // of a block at a time
   int32_t stages;     // tiles on their way, per warp
   int32_t token_tiles;
+  int32_t all_row_tiles;  // of all parts
 };
-LinearTiling LinearTilingOf(const LinearFewArgs& args);
+LinearTiling LinearTilingOf(const DeviceLimits& limits, const LinearFewArgs& args);
 LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearFewArgs& args);
 // Up to kMaxLinearRows rows: reads every weight once.
 int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearFewArgs& args);

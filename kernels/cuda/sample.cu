@@ -99,7 +99,7 @@ ENGINE_DEVICE int32_t ChooseToken(const SamplingRow& row, int32_t vocab_size, fl
   if (!IsFinite(survivors.max_z)) return greedy;
   const float lowest = Add(survivors.max_z, -25.0f);
   const bool mass_filter = row.typical_p < 1.0f || row.top_p < 1.0f || row.min_p > 0.0f;
-  Best best = {0.0f, -1};
+  Highest best = {0.0f, -1};
   if (!mass_filter && row.top_k <= 0) {
     for (int32_t id = ThreadIndex(); id < vocab_size; id += kThreads) {
       const float z = Divide(logits[id], row.temperature);
@@ -154,8 +154,8 @@ ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size) {
 }
 
 // What comes next in order (logit descending, id ascending) after `previous`.
-ENGINE_DEVICE Best NextLikely(const float* logits, int32_t vocab_size, Best previous) {
-  Best best = {0.0f, -1};
+ENGINE_DEVICE Highest NextLikely(const float* logits, int32_t vocab_size, Highest previous) {
+  Highest best = {0.0f, -1};
   for (int32_t id = ThreadIndex(); id < vocab_size; id += kThreads) {
     const float logit = OrBanned(logits[id]);
     const bool after = previous.id < 0 || logit < previous.value || (logit == previous.value && id > previous.id);
@@ -203,7 +203,7 @@ ENGINE_KERNEL(kThreads, 1) SampleKernel(SampleArgs args) {
       sum = SumLogits(row.logits, args.vocab_size);
       if (token >= 0) logprob = sum.Probability(row.logits[token]);
     }
-    Best next = {0.0f, -1};
+    Highest next = {0.0f, -1};
     for (int i = 0; i < args.num_top; i++) {
       const bool some = wanted && i < row.num_top && i < args.vocab_size;
       if (some) next = NextLikely(row.logits, args.vocab_size, next);

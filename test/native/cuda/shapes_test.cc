@@ -29,8 +29,9 @@ void CheckLinearShapes(const DeviceLimits& limits) {
         if (shape.threads > 1024 || shape.threads % 32 != 0) Wrong("%d threads", shape.threads);
         if (shape.grid_x < 1 || shape.grid_x > 2 * limits.num_multiprocessors) Wrong("%d blocks", shape.grid_x);
         // The order of a sum is the matrix's alone.
-        const LinearTiling alone = LinearTilingOf(FewOf(Args(static_cast<TileFormat>(f), 4096, columns, 1)));
-        if (LinearTilingOf(FewOf(args)).split_k != alone.split_k) Wrong("a sum that depends on the number of rows");
+        const LinearTiling alone = LinearTilingOf(limits, FewOf(Args(static_cast<TileFormat>(f), 4096, columns, 1)));
+        if (LinearTilingOf(limits, FewOf(args)).split_k != alone.split_k)
+          Wrong("a sum that depends on the number of rows");
       }
     }
   }
