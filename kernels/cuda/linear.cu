@@ -97,7 +97,7 @@ class TileCursor {
   int left_ = 0;  // tiles from next_ to the end of the row
 };
 
-// acc[token tile] += tile · activations from column `k` on.
+// acc[token tile] += tile · activations from column `k` on, a multiple of the tile's columns.
 template <TileFormat kFormat, int kTokenTiles>
 ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* tile, const ActivationRows& x, int k,
                                 int lane, const RowFactors (&factors)[2]) {
@@ -105,6 +105,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
   TileRowFactors<kFormat> rows[2];
   rows[0].Load(tile, lane / 4, factors[0]);
   rows[1].Load(tile, lane / 4 + 8, factors[1]);
+  const int chunk = k / kChunkColumns;
+  const int group = k / 16;
 
   ENGINE_UNROLL
   for (int quad = 0; quad < kLayout.columns / 64; quad++) {
@@ -119,7 +121,7 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
         float sums[2][4] = {};
         ENGINE_NO_UNROLL
         for (int part = 0; part < x.parts; part++) {
-          const Words4 b = x.Operands(part, t, k + column, lane);
+          const Words4 b = x.Operands(part, t, chunk + column / kChunkColumns, lane);
           if constexpr (kLayout.factors == Factors::kNone) {
             MultiplyTiles(acc[t], a[2 * pair], b.x, b.y);
             MultiplyTiles(acc[t], a[2 * pair + 1], b.z, b.w);
@@ -138,8 +140,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
               float totals[2];
               ENGINE_UNROLL
               for (int i = 0; i < 2; i++) {
-                totals[i] = x.Sum(t, k + column + 16 * g, lane % 4 * 2 + i);
-                if (kGroups == 1) totals[i] = Add(totals[i], x.Sum(t, k + column + 16, lane % 4 * 2 + i));
+                totals[i] = x.Sum(t, group + column / 16 + g, lane % 4 * 2 + i);
+                if (kGroups == 1) totals[i] = Add(totals[i], x.Sum(t, group + column / 16 + 1, lane % 4 * 2 + i));
               }
               ENGINE_UNROLL
               for (int i = 0; i < 4; i++) {
