@@ -97,7 +97,7 @@ class TileCursor {
   int left_ = 0;  // tiles from next_ to the end of the row
 };
 
-// acc[token tile] += tile · activations from column `k` on.
+// acc[token tile] += tile · activations from column `k` on, a multiple of the tile's columns.
 template <TileFormat kFormat, int kTokenTiles>
 ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* tile, const ActivationRows& x, int k,
                                 int lane, const RowFactors (&factors)[2]) {
@@ -105,6 +105,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
   TileRowFactors<kFormat> rows[2];
   rows[0].Load(tile, lane / 4, factors[0]);
   rows[1].Load(tile, lane / 4 + 8, factors[1]);
+  const int chunk = k / kChunkColumns;
+  const int group = k / 16;
 
   ENGINE_UNROLL
   for (int quad = 0; quad < kLayout.columns / 64; quad++) {
@@ -119,7 +121,7 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
         float sums[2][4] = {};
         ENGINE_NO_UNROLL
         for (int part = 0; part < x.parts; part++) {
-          const Words4 b = x.Operands(part, t, k + column, lane);
+          const Words4 b = x.Operands(part, t, chunk + column / kChunkColumns, lane);
           if constexpr (kLayout.factors == Factors::kNone) {
             MultiplyTiles(acc[t], a[2 * pair], b.x, b.y);
             MultiplyTiles(acc[t], a[2 * pair + 1], b.z, b.w);
@@ -138,8 +140,8 @@ ENGINE_DEVICE void MultiplyTile(float (&acc)[kTokenTiles][4], const uint8_t* til
               float totals[2];
               ENGINE_UNROLL
               for (int i = 0; i < 2; i++) {
-                totals[i] = x.Sum(t, k + column + 16 * g, lane % 4 * 2 + i);
-                if (kGroups == 1) totals[i] = Add(totals[i], x.Sum(t, k + column + 16, lane % 4 * 2 + i));
+                totals[i] = x.Sum(t, group + column / 16 + g, lane % 4 * 2 + i);
+                if (kGroups == 1) totals[i] = Add(totals[i], x.Sum(t, group + column / 16 + 1, lane % 4 * 2 + i));
               }
               ENGINE_UNROLL
               for (int i = 0; i < 4; i++) {
@@ -224,9 +226,10 @@ int LaunchOfFormat(Stream stream, const LaunchShape& shape, const LinearFewArgs&
 // Where launches overlap, blocks of the next one must find room beside those of this one.
 constexpr bool LaunchesOverlap(const DeviceLimits& limits) { return limits.compute_capability >= 90; }
 // What a block may ask for if two of them, or of two launches, shall share a multiprocessor.
-constexpr int32_t HalfOfMemory(const DeviceLimits& limits) {
+constexpr int32_t BytesOfTwo(const DeviceLimits& limits) {
   constexpr int32_t kReserved = 1024;  // bytes that each block takes besides
-  return limits.shared_multiprocessor_bytes / 2 - kReserved;
+  const int32_t half = limits.shared_multiprocessor_bytes / 2 - kReserved;
+  return half < limits.shared_block_bytes ? half : limits.shared_block_bytes;
 }
 
 LinearTiling TilingOf(const DeviceLimits& limits, const LinearNeeds& needs, int32_t all_row_tiles) {
@@ -242,7 +245,7 @@ LinearTiling TilingOf(const DeviceLimits& limits, const LinearNeeds& needs, int3
   // Long rings or two blocks: two blocks if both cannot be.
   LinearTiling shorter = tiling;
   shorter.stages = kFewestStages;
-  const int32_t most = HalfOfMemory(limits);
+  const int32_t most = BytesOfTwo(limits);
   const bool fits = LinearMemoryOf(needs, tiling).end <= most;
   const bool fits_shorter = LinearMemoryOf(needs, shorter).end <= most;
   const bool fits_alone = LinearMemoryOf(needs, tiling).end <= limits.shared_block_bytes;
@@ -258,7 +261,7 @@ LinearTiling LinearTilingOf(const DeviceLimits& limits, const LinearFewArgs& arg
 LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearFewArgs& args) {
   const LinearTiling tiling = LinearTilingOf(limits, args);
   const int32_t shared = LinearMemoryOf(NeedsOf(args), tiling).end;
-  const int32_t resident = shared <= HalfOfMemory(limits) ? 2 : 1;
+  const int32_t resident = shared <= BytesOfTwo(limits) ? 2 : 1;
   const int32_t turns = CeilDivide(tiling.all_row_tiles, tiling.row_tiles);
   const int32_t blocks = limits.num_multiprocessors * resident;
   return {turns < blocks ? turns : blocks, 1, kThreads, shared};
@@ -272,11 +275,10 @@ int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearFewArgs&
 }
 
 bool CanPrepareInBlocks(const DeviceLimits& limits, const PreparedRows& x) {
-  // All blocks read all rows, out of a cache that has more to do. With 2 blocks on a multiprocessor this is as much as
-  // 2 % of what a large matrix brings.
+  // Every block reads all rows from the second-level cache: 64 KB take it about half a microsecond, while rings fill.
   constexpr int64_t kMostValues = 16 << 10;
   if (x.num_rows > kMaxLinearRows || int64_t{x.num_rows} * x.columns > kMostValues) return false;
-  const int32_t most = LaunchesOverlap(limits) ? HalfOfMemory(limits) : limits.shared_block_bytes;
+  const int32_t most = LaunchesOverlap(limits) ? BytesOfTwo(limits) : limits.shared_block_bytes;
   for (int32_t f = 0; f < kNumTileFormats; f++) {
     const LinearNeeds needs = {static_cast<TileFormat>(f), x, true, true};
     if (LinearMemoryOf(needs, TilingOf(limits, needs, 0)).end > most) return false;

@@ -33,6 +33,7 @@ ENGINE_DEVICE RowTile RowTileAt(const LinearFewArgs& args, int place) {
     if (place / 2 >= args.parts[0].weight.row_tiles()) return {-1, 0};
     return {place % 2, place / 2};
   }
+  ENGINE_NO_UNROLL
   for (int p = 0; p < args.num_parts; p++) {
     const int count = args.parts[p].weight.row_tiles();
     if (place >= count) {
@@ -70,6 +71,7 @@ class BlockProducts {
   ENGINE_DEVICE void Finish(int first) {
     const int step = args_.end == LinearEnd::kSiluMul ? 2 : 1;
     const int items = slots_ / step * tokens_ * kTileRows;
+    ENGINE_NO_UNROLL
     for (int item = ThreadIndex(); item < items; item += NumThreads()) {
       const int in_tile = item % kTileRows;
       const int token = item / kTileRows % tokens_;
@@ -80,12 +82,16 @@ class BlockProducts {
       float value = 0.0f;
       if (exists) {
         const LinearPart& part = args_.parts[tile.part];
+        const Mate mate = MateOf(part, tile.part, row, slot);
+        const float other = mate.part < 0 ? 0.0f : Product(args_.parts[mate.part], mate.row, mate.slot, token);
         value = Product(part, row, slot, token);
-        if (args_.end == LinearEnd::kHeads) {
-          FinishHead(part, row, slot, token, value);
+        if (args_.end == LinearEnd::kSiluMul) value = Multiply(Silu(value), other);
+        if (mate.pair >= 0) value = Turned(value, other, mate, token);
+        if (args_.end == LinearEnd::kHeads && part.role != HeadRole::kQ) {
+          WriteKv(part.role == HeadRole::kK, row, token, value);
         } else {
-          if (step == 2) value = Multiply(Silu(value), Product(args_.parts[1], row, slot + 1, token));
-          StoreProduct(OutOf(part, row, token), value, args_.end == LinearEnd::kAdd);
+          StoreProduct(part.out + static_cast<size_t>(token) * static_cast<size_t>(part.weight.rows) + row, value,
+                       args_.end == LinearEnd::kAdd);
         }
       }
       if (args_.highest != nullptr) {
@@ -102,6 +108,7 @@ class BlockProducts {
     SyncThreads();
     for (int token = ThreadIndex(); token < tokens_; token += NumThreads()) {
       Highest best = highest_[token];
+      ENGINE_NO_UNROLL
       for (int slot = 1; slot < slots_; slot++) best = Better(best, highest_[slot * tokens_ + token]);
       args_.highest[token * NumBlocks() + BlockIndex()] = best;
     }
@@ -121,37 +128,41 @@ class BlockProducts {
     return ProductOf(sum, scales_[token], part.bias, row);
   }
 
-  ENGINE_DEVICE float* OutOf(const LinearPart& part, int row, int token) const {
-    return part.out + static_cast<size_t>(token) * static_cast<size_t>(part.weight.rows) + row;
-  }
-
-  ENGINE_DEVICE void FinishHead(const LinearPart& part, int row, int slot, int token, float value) const {
-    const int head = row / args_.cache.head_dim;
-    const int d = row % args_.cache.head_dim;
-    if (part.role == HeadRole::kV) return WriteKv(false, head, d, token, value);
-    const float turned = Turned(part, row, d, slot, token, value);
-    if (part.role == HeadRole::kK) return WriteKv(true, head, d, token, turned);
-    *OutOf(part, row, token) = turned;
-  }
-
-  // Value d of a head, turned with the one that it makes a pair with.
-  ENGINE_DEVICE float Turned(const LinearPart& part, int row, int d, int slot, int token, float value) const {
+  // The product that makes one result with that of a row.
+  struct Mate {
+    int part;  // −1: there is none
+    int row, slot;
+    int pair;        // of the head's pairs, −1: they are not turned
+    bool is_second;  // of the two
+  };
+  ENGINE_DEVICE Mate MateOf(const LinearPart& part, int part_index, int row, int slot) const {
+    if (args_.end == LinearEnd::kSiluMul) return {1, row, slot + 1, -1, true};
     const HeadRotation& rotation = args_.rotation;
-    const int pairs = rotation.num_pairs;
-    const int pair = rotation.interleaved ? d / 2 : d % (pairs > 0 ? pairs : 1);
-    if (pair >= pairs) return value;
-    const bool is_first = rotation.interleaved ? d % 2 == 0 : d < pairs;
-    const int distance = rotation.interleaved ? 1 : pairs;
-    const float other =
-        Product(part, is_first ? row + distance : row - distance, rotation.interleaved ? slot : slot ^ 1, token);
-    const int64_t angle = static_cast<int64_t>(rotation.positions[token]) * pairs + pair;
-    return is_first ? RotatedFirst(value, other, rotation.cos[angle], rotation.sin[angle])
-                    : RotatedSecond(other, value, rotation.cos[angle], rotation.sin[angle]);
+    if (args_.end != LinearEnd::kHeads || part.role == HeadRole::kV) return {-1, 0, 0, -1, false};
+    const int d = row % args_.cache.head_dim;
+    if (rotation.interleaved) {
+      if (d / 2 >= rotation.num_pairs) return {-1, 0, 0, -1, false};
+      return {part_index, row ^ 1, slot, d / 2, d % 2 == 0};
+    }
+    if (rotation.num_pairs == 0) return {-1, 0, 0, -1, false};
+    const bool is_second = d < rotation.num_pairs;
+    return {part_index, is_second ? row + rotation.num_pairs : row - rotation.num_pairs, slot ^ 1,
+            is_second ? d : d - rotation.num_pairs, is_second};
+  }
+
+  ENGINE_DEVICE float Turned(float value, float other, const Mate& mate, int token) const {
+    const HeadRotation& rotation = args_.rotation;
+    const int64_t angle = static_cast<int64_t>(rotation.positions[token]) * rotation.num_pairs + mate.pair;
+    const float cos = rotation.cos[angle];
+    const float sin = rotation.sin[angle];
+    return mate.is_second ? RotatedFirst(value, other, cos, sin) : RotatedSecond(other, value, cos, sin);
   }
 
   // To the keys, or to the values; a position of them has no padding (CanEndWithHeads).
-  ENGINE_DEVICE void WriteKv(bool to_keys, int head, int d, int token, float value) const {
+  ENGINE_DEVICE void WriteKv(bool to_keys, int row, int token, float value) const {
     const KvCache& cache = args_.cache;
+    const int head = row / cache.head_dim;
+    const int d = row % cache.head_dim;
     const int slot = args_.slot_mapping[token];
     if (slot < 0) return;
     const int bytes = KvValueBytes(cache.dtype);

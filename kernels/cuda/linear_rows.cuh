@@ -24,15 +24,15 @@ struct ActivationRows {
   // In floats: between tiles of rows, groups of 16 columns.
   int sum_tile_stride, sum_stride;
 
-  // What the lane multiplies of columns k … k + 31, a multiple of 32, and the rows of a tile: two operands.
-  ENGINE_DEVICE Words4 Operands(int part, int tile, int k, int lane) const {
+  // What the lane multiplies of a chunk of columns and the rows of a tile: two operands.
+  ENGINE_DEVICE Words4 Operands(int part, int tile, int chunk, int lane) const {
     if (tile * kTokenTile + lane / 4 >= num_rows) return {};
-    return Load16(halves + part * part_stride + tile * tile_stride + k / kChunkColumns * chunk_stride + lane * 8);
+    return Load16(halves + part * part_stride + tile * tile_stride + chunk * chunk_stride + lane * 8);
   }
-  // The sum of the 16 columns from k on of a row of a tile.
-  ENGINE_DEVICE float Sum(int tile, int k, int row) const {
+  // The sum of a group of 16 columns of a row of a tile.
+  ENGINE_DEVICE float Sum(int tile, int group, int row) const {
     if (tile * kTokenTile + row >= num_rows) return 0.0f;
-    return sums[tile * sum_tile_stride + k / 16 * sum_stride + row];
+    return sums[tile * sum_tile_stride + group * sum_stride + row];
   }
 };
 
