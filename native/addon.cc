@@ -72,6 +72,8 @@ CudaRequest ToCudaRequest(const Napi::Object& cuda) {
           .device = cuda.Get("device").ToNumber(),
           .parts = cuda.Get("parts").ToNumber(),
           .graphs = cuda.Get("graphs").ToBoolean(),
+          .fused = cuda.Get("fused").ToBoolean(),
+          .overlaps = cuda.Get("overlaps").ToBoolean(),
           .synthetic = false};
 }
 

@@ -129,7 +129,8 @@ void Run(const char* library, const char* path, int32_t steps) {
   const std::unique_ptr<Executor> executor = MakeCudaExecutor(plan, cancelled);
   LoadRequest request = {};
   request.num_threads = 1;
-  request.cuda = {.library = library, .device = 0, .parts = 1, .graphs = true, .synthetic = true};
+  request.cuda = {
+      .library = library, .device = 0, .parts = 1, .graphs = true, .fused = true, .overlaps = true, .synthetic = true};
   Expect(executor->Load(request));
   Runner runner(plan, executor.get());
   const double weight_bytes = WeightBytes(plan);

@@ -22,6 +22,8 @@ struct CudaRequest {
   int32_t device;       // its index
   int32_t parts;        // halves that stand for an activation: 1, or 2 for 22 bits of it
   bool graphs;          // steps that come again are captured and replayed as one launch
+  bool fused;           // several ops are one launch where they can be
+  bool overlaps;        // a launch may begin while the one before it ends, where the device can do that
   bool synthetic;       // weights are drawn in place, for measuring; no file is read
 };
 

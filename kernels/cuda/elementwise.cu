@@ -1,22 +1,15 @@
 // Normalisation, rotation, pointwise functions and rows that are chosen. Pointwise functions give the bits of
 // kernels/cpu/elementwise.inc, whose formulas they are.
-#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/rotation.cuh"
+#include "kernels/cuda/row_source.cuh"
 
 namespace engine::cuda {
 namespace {
 
-constexpr int32_t kThreads = 256;
+constexpr int32_t kThreads = kRowThreads;
 
 // --- Norms: a block per row, or a warp per group where groups are short ----------------------------------------------
-
-constexpr int32_t kWarpColumns = 512;  // groups up to this are a warp's
-
-ENGINE_DEVICE float WarpSum(float value) {
-  for (int mask = 16; mask > 0; mask /= 2) value = Add(value, ShuffleXor(value, mask));
-  return value;
-}
 
 // The threads that share a row: index of count.
 struct RowShare {
@@ -40,13 +33,9 @@ ENGINE_KERNEL(kThreads, 4) RmsNormKernel(NormArgs args) {
   if (share.row >= args.num_rows) return;
   const float* x = args.x + static_cast<size_t>(share.row) * static_cast<size_t>(args.columns);
   float* out = args.out + static_cast<size_t>(share.row) * static_cast<size_t>(args.columns);
-  float squares = 0.0f;
-  for (int i = share.index; i < args.columns; i += share.count) squares = Fma(x[i], x[i], squares);
-  const float mean = Divide(share.Sum(squares), static_cast<float>(args.columns));
-  const float inverse = Divide(1.0f, SquareRoot(Add(mean, args.eps)));
-  for (int i = share.index; i < args.columns; i += share.count) {
-    out[i] = Multiply(Multiply(x[i], inverse), args.weight[i]);
-  }
+  const float squares = share.Sum(SumSquares(x, args.columns, share.index, share.count));
+  const float inverse = InverseRms(squares, args.columns, args.eps);
+  for (int i = share.index; i < args.columns; i += share.count) out[i] = Normalised(x[i], inverse, args.weight[i]);
 }
 
 ENGINE_KERNEL(kThreads, 4) LayerNormKernel(NormArgs args) {
@@ -89,8 +78,8 @@ ENGINE_KERNEL(kThreads, 4) RopeKernel(RopeArgs args) {
   const int64_t angle = static_cast<int64_t>(args.positions[row]) * args.num_pairs + pair;
   const float a = *first;
   const float b = *second;
-  *first = Add(Multiply(a, args.cos[angle]), -Multiply(b, args.sin[angle]));
-  *second = Add(Multiply(a, args.sin[angle]), Multiply(b, args.cos[angle]));
+  *first = RotatedFirst(a, b, args.cos[angle], args.sin[angle]);
+  *second = RotatedSecond(a, b, args.cos[angle], args.sin[angle]);
 }
 
 // --- Pointwise -------------------------------------------------------------------------------------------------------
@@ -105,7 +94,7 @@ ENGINE_DEVICE void ForEach(int64_t count, Visit visit) {
 ENGINE_KERNEL(kThreads, 4) SiluMulKernel(float* out, const float* gate, const float* up, int64_t count) {
   LetNextLaunchBegin();
   WaitForEarlierLaunches();
-  ForEach(count, [=](int64_t i) { out[i] = Multiply(Divide(gate[i], Add(1.0f, Exp(-gate[i]))), up[i]); });
+  ForEach(count, [=](int64_t i) { out[i] = Multiply(Silu(gate[i]), up[i]); });
 }
 
 ENGINE_DEVICE float GeluTanh(float x) {

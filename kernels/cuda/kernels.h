@@ -251,8 +251,9 @@ struct LinearTiling {
   int32_t row_tiles;  // of a block at a time
   int32_t stages;     // tiles on their way, per warp
   int32_t token_tiles;
+  int32_t all_row_tiles;  // of all parts
 };
-LinearTiling LinearTilingOf(const LinearFewArgs& args);
+LinearTiling LinearTilingOf(const DeviceLimits& limits, const LinearFewArgs& args);
 LaunchShape ShapeOfLinear(const DeviceLimits& limits, const LinearFewArgs& args);
 // Up to kMaxLinearRows rows: reads every weight once.
 int LaunchLinear(Stream stream, const DeviceLimits& limits, const LinearFewArgs& args);
@@ -295,7 +296,8 @@ int LaunchWriteKv(Stream stream, const WriteKvArgs& args);
 // q, k and v of tokens in one launch: RMSNorm of each head, rotation, keys and values into their blocks. What
 // LaunchRmsNorm, LaunchRope and LaunchWriteKv do one after another, bit for bit; k is left as it was.
 struct HeadsArgs {
-  float* q;        // [num_rows, num_heads · head_dim], changed in place
+  float* out;      // [num_rows, num_heads · head_dim] the queries
+  const float* q;  // may be `out`
   const float* k;  // [num_rows, num_kv_heads · head_dim]
   const float* v;
   const float* q_norm;  // [head_dim] weight, or null

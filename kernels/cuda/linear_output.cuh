@@ -7,12 +7,17 @@
 namespace engine::cuda {
 namespace {
 
-// `sum` is that of a row of the weights and the halves of a row of activations.
+// `sum` is that of a row of the weights and the halves of a row of activations, whose scale this is.
+ENGINE_DEVICE float ProductOf(float sum, float scale, const float* bias, int row) {
+  const float value = Multiply(sum, scale);
+  return bias != nullptr ? Add(value, bias[row]) : value;
+}
+
+ENGINE_DEVICE void StoreProduct(float* out, float value, bool add) { *out = add ? Add(*out, value) : value; }
+
 ENGINE_DEVICE void StoreLinear(const LinearArgs& args, int row, int token, float sum) {
-  float value = Multiply(sum, args.x.scales[token]);
-  if (args.bias != nullptr) value = Add(value, args.bias[row]);
   float* const out = args.out + static_cast<size_t>(token) * static_cast<size_t>(args.weight.rows) + row;
-  *out = args.add ? Add(*out, value) : value;
+  StoreProduct(out, ProductOf(sum, args.x.scales[token], args.bias, row), args.add);
 }
 
 }  // namespace

@@ -1,63 +1,34 @@
 // Activations as the right operand of the matrix unit.
-#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/row_source.cuh"
 
 namespace engine::cuda {
 namespace {
 
-constexpr int32_t kThreads = 256;
-
-// A block per row, those that fill up the last tile included. The row is scaled by a power of two that brings its
-// largest magnitude to 2^13 … 2^14: no half overflows, and what is 2^27 times smaller still counts. Below 2^−100 it is
-// zero.
-ENGINE_KERNEL(kThreads, 4) PrepareKernel(PrepareArgs args) {
+// A block per row, those that fill up the last tile included.
+ENGINE_KERNEL(kRowThreads, 4) PrepareKernel(PrepareArgs args) {
   LetNextLaunchBegin();
   WaitForEarlierLaunches();
   const PreparedRows& out = args.out;
   const int row = BlockIndex();
-  const bool padding = row >= out.num_rows;
-  const int columns = args.source.columns;
-  const float* x = args.source.x + static_cast<size_t>(row) * static_cast<size_t>(columns);
-
-  uint32_t largest = 0;  // magnitudes compare as integers do, and NaN is above infinity
-  if (!padding) {
-    for (int k = ThreadIndex(); k < columns; k += kThreads) {
-      const uint32_t magnitude = BitsOf(x[k]) & 0x7fffffff;
-      largest = magnitude > largest ? magnitude : largest;
-    }
-  }
-  largest = BlockMax(largest);
-  const bool finite = largest < 0x7f800000;
-  const bool usable = finite && largest >= BitsOf(0x1p-100f);
-  const uint32_t exponent = largest >> 23;  // plus 127
-  const float factor = usable ? FloatOf((127 + 13 + 127 - exponent) << 23) : 0.0f;
-  if (ThreadIndex() == 0) {
-    out.scales[row] = !finite ? FloatOf(0x7fc00000) : usable ? FloatOf((exponent - 13) << 23) : 0.0f;
-  }
-
-  const auto place_of = [&](int k) {
-    const int in_tile = row % kTokenTile;
-    return out.order == ActivationOrder::kLanes ? ActivationPlaceOf(in_tile, k) : ActivationCoreOf(in_tile, k);
+  const int in_tile = row % kTokenTile;
+  const auto tile = static_cast<size_t>(row / kTokenTile);
+  const auto columns = static_cast<size_t>(out.columns);
+  const size_t part_halves = static_cast<size_t>(out.row_tiles() * kTokenTile) * columns;
+  const auto place = [&](int part, int k) {
+    const int in_order =
+        out.order == ActivationOrder::kLanes ? ActivationPlaceOf(in_tile, k) : ActivationCoreOf(in_tile, k);
+    return out.halves + static_cast<size_t>(part) * part_halves + tile * columns * kTokenTile +
+           static_cast<size_t>(in_order);
   };
-  const size_t tile = static_cast<size_t>(row / kTokenTile) * static_cast<size_t>(out.columns);
-  const size_t part_halves = static_cast<size_t>(out.row_tiles() * kTokenTile) * static_cast<size_t>(out.columns);
-  for (int group = ThreadIndex(); group < out.columns / 16; group += kThreads) {
-    float sum = 0.0f;
-    for (int k = 16 * group; k < 16 * group + 16; k++) {
-      float value = usable && k < columns ? Multiply(x[k], factor) : 0.0f;
-      uint16_t* to = out.halves + tile * kTokenTile + static_cast<size_t>(place_of(k));
-      for (int part = 0; part < out.parts; part++, to += part_halves) {
-        const uint16_t half = HalfOf(value);
-        *to = half;
-        sum = Add(sum, FloatOfHalf(half));
-        value = Add(value, -FloatOfHalf(half));
-      }
-    }
-    out.sums[(static_cast<size_t>(row / kTokenTile) * static_cast<size_t>(out.columns / 16) +
-              static_cast<size_t>(group)) *
-                 kTokenTile +
-             static_cast<size_t>(row % kTokenTile)] = sum;
-  }
+  const auto sum_place = [&](int group) {
+    return out.sums + (tile * (columns / 16) + static_cast<size_t>(group)) * kTokenTile + in_tile;
+  };
+  const bool padding = row >= out.num_rows;  // has no columns: all of it is zero
+  const SourceRow source(args.source, padding ? 0 : row);
+  const float scale =
+      PrepareRow(source, padding ? 0 : args.source.columns, out.columns, out.parts, place, true, sum_place);
+  if (ThreadIndex() == 0) out.scales[row] = scale;
 }
 
 }  // namespace
@@ -69,7 +40,9 @@ PreparedBytes PreparedBytesOf(int32_t num_rows, int32_t columns, int32_t parts) 
           rows * sizeof(float)};
 }
 
-LaunchShape ShapeOfPrepare(const PrepareArgs& args) { return {RoundUp(args.out.num_rows, kTokenTile), 1, kThreads, 0}; }
+LaunchShape ShapeOfPrepare(const PrepareArgs& args) {
+  return {RoundUp(args.out.num_rows, kTokenTile), 1, kRowThreads, 0};
+}
 
 int LaunchPrepare(Stream stream, const PrepareArgs& args) {
   return Launch(stream, ShapeOfPrepare(args), &PrepareKernel, args);

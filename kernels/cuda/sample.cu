@@ -50,9 +50,13 @@ ENGINE_DEVICE void Penalise(float* logits, const SamplingRow& row, int32_t* mark
   }
 }
 
+ENGINE_DEVICE bool AsksForChanges(const SamplingRow& row) {
+  return row.bias_length > 0 || row.history_length > 0 || row.mask != nullptr;
+}
+
 // The logits with all of these, or the row's own if it asks for none.
 ENGINE_DEVICE const float* AdjustedLogits(const SamplingRow& row, int32_t vocab_size, float* buffer, int32_t* marks) {
-  if (row.bias_length == 0 && row.history_length == 0 && row.mask == nullptr) return row.logits;
+  if (!AsksForChanges(row)) return row.logits;
   for (int32_t i = ThreadIndex(); i < vocab_size; i += kThreads) buffer[i] = row.logits[i];
   SyncThreads();
   AddBias(buffer, row);
@@ -91,15 +95,26 @@ ENGINE_DEVICE float NegativeGumbel(int32_t id, const SamplingRow& row) {
   return Log(Add(0.0f, -Log(u)));
 }
 
-ENGINE_DEVICE int32_t ChooseToken(const SamplingRow& row, int32_t vocab_size, float* adjusted, Survivors& survivors) {
+// Of the row's own logits, like HighestIndex: from what the head's blocks found, if they looked for it.
+ENGINE_DEVICE int32_t HighestLogit(const SampleArgs& args, int r) {
+  if (args.highest == nullptr) return HighestIndex(args.rows[r].logits, args.vocab_size);
+  const Highest* const found = args.highest + static_cast<size_t>(r) * static_cast<size_t>(args.num_highest);
+  Highest best = {0.0f, -1};
+  for (int32_t i = ThreadIndex(); i < args.num_highest; i += kThreads) best = Better(best, found[i]);
+  return BlockBest(best).id;
+}
+
+ENGINE_DEVICE int32_t ChooseToken(const SampleArgs& args, int r, const SamplingRow& row, float* adjusted,
+                                  Survivors& survivors) {
+  const int32_t vocab_size = args.vocab_size;
   const float* logits = AdjustedLogits(row, vocab_size, adjusted, survivors.ids);
-  const int32_t greedy = HighestIndex(logits, vocab_size);
+  const int32_t greedy = AsksForChanges(row) ? HighestIndex(logits, vocab_size) : HighestLogit(args, r);
   if (greedy < 0 || row.temperature == 0.0f) return greedy;
   survivors.max_z = Divide(logits[greedy], row.temperature);
   if (!IsFinite(survivors.max_z)) return greedy;
   const float lowest = Add(survivors.max_z, -25.0f);
   const bool mass_filter = row.typical_p < 1.0f || row.top_p < 1.0f || row.min_p > 0.0f;
-  Best best = {0.0f, -1};
+  Highest best = {0.0f, -1};
   if (!mass_filter && row.top_k <= 0) {
     for (int32_t id = ThreadIndex(); id < vocab_size; id += kThreads) {
       const float z = Divide(logits[id], row.temperature);
@@ -130,10 +145,9 @@ struct LogSum {
   ENGINE_DEVICE float Probability(float logit) const { return Add(Add(OrBanned(logit), -max), -log_sum); }
 };
 
-// Σ exp(l − max) in sixteen float64 lanes, id mod 16, added as a fixed tree.
-ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size) {
+// Σ exp(l − max) in sixteen float64 lanes, id mod 16, added as a fixed tree. The maximum is at `likeliest`, −1: none.
+ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size, int32_t likeliest) {
   ENGINE_SHARED(lanes, double[16]);
-  const int32_t likeliest = HighestIndex(logits, vocab_size);
   const float max = likeliest < 0 ? -Infinity() : logits[likeliest];
   if (!IsFinite(max)) return {max, NotANumber()};
   if (ThreadIndex() < 16) {
@@ -154,8 +168,8 @@ ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size) {
 }
 
 // What comes next in order (logit descending, id ascending) after `previous`.
-ENGINE_DEVICE Best NextLikely(const float* logits, int32_t vocab_size, Best previous) {
-  Best best = {0.0f, -1};
+ENGINE_DEVICE Highest NextLikely(const float* logits, int32_t vocab_size, Highest previous) {
+  Highest best = {0.0f, -1};
   for (int32_t id = ThreadIndex(); id < vocab_size; id += kThreads) {
     const float logit = OrBanned(logits[id]);
     const bool after = previous.id < 0 || logit < previous.value || (logit == previous.value && id > previous.id);
@@ -195,15 +209,15 @@ ENGINE_KERNEL(kThreads, 1) SampleKernel(SampleArgs args) {
   for (int r = BlockIndex(); r < args.num_rows; r += NumBlocks()) {
     const SamplingRow row = args.rows[r];
     int32_t token = -1;
-    if ((row.flags & kernels::kSample) != 0) token = ChooseToken(row, args.vocab_size, adjusted, survivors);
+    if ((row.flags & kernels::kSample) != 0) token = ChooseToken(args, r, row, adjusted, survivors);
     float logprob = NotANumber();
     LogSum sum = {0.0f, 0.0f};
     const bool wanted = (row.flags & kernels::kLogprobs) != 0;
     if (wanted) {
-      sum = SumLogits(row.logits, args.vocab_size);
+      sum = SumLogits(row.logits, args.vocab_size, HighestLogit(args, r));
       if (token >= 0) logprob = sum.Probability(row.logits[token]);
     }
-    Best next = {0.0f, -1};
+    Highest next = {0.0f, -1};
     for (int i = 0; i < args.num_top; i++) {
       const bool some = wanted && i < row.num_top && i < args.vocab_size;
       if (some) next = NextLikely(row.logits, args.vocab_size, next);

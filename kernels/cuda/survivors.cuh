@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/block.cuh"
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/highest.cuh"
 
 namespace engine::cuda {
 namespace {
@@ -18,22 +18,10 @@ ENGINE_DEVICE uint64_t RankOf(float key, int32_t index) {
   return static_cast<uint64_t>(rank) << 32 | static_cast<uint32_t>(index);
 }
 
-struct Best {
-  float value;
-  int32_t id;  // −1: none
-};
-ENGINE_DEVICE Best Better(Best a, Best b) {
-  if (a.id < 0) return b;
-  if (b.id < 0) return a;
-  if (a.value != b.value) return a.value < b.value ? b : a;
-  return a.id < b.id ? a : b;
-}
 // The highest value of the block, the lowest id among equals.
-ENGINE_DEVICE Best BlockBest(Best best) {
-  ENGINE_SHARED(warps, Best[32]);
-  for (int mask = 16; mask > 0; mask /= 2) {
-    best = Better(best, {ShuffleXor(best.value, mask), ShuffleXor(best.id, mask)});
-  }
+ENGINE_DEVICE Highest BlockBest(Highest best) {
+  ENGINE_SHARED(warps, Highest[32]);
+  best = BestOfLanes(best, 32);
   if (ThreadIndex() % 32 == 0) warps[ThreadIndex() / 32] = best;
   SyncThreads();
   best = warps[0];
@@ -44,10 +32,8 @@ ENGINE_DEVICE Best BlockBest(Best best) {
 
 // The lowest index of the highest value; −1 if all are −∞ or NaN.
 ENGINE_DEVICE int32_t HighestIndex(const float* values, int32_t count) {
-  Best best = {0.0f, -1};
-  for (int32_t i = ThreadIndex(); i < count; i += kSampleThreads) {
-    if (values[i] > -Infinity()) best = Better(best, {values[i], i});
-  }
+  Highest best = {0.0f, -1};
+  for (int32_t i = ThreadIndex(); i < count; i += kSampleThreads) best = Better(best, HighestOf(values[i], i));
   return BlockBest(best).id;
 }
 

@@ -205,6 +205,7 @@ class CudaExecutor final : public Executor {
     Carver carve_activations(activations_.data()), carve_kv(kv_.data());
     CarveAreas(plan_, device_, weights_.matrices(), cuda_.parts, &carve_activations, &carve_kv, &areas_);
     error = api.create_stream(&stream_);
+    stream_.overlaps = stream_.overlaps && cuda_.overlaps;
     // Blocks are saved whole, also what nobody has written.
     if (error == 0 && kv.bytes() > 0) error = api.clear(stream_, kv_.data(), kv.bytes());
     if (error == 0) error = api.clear(stream_, activations_.data(), activations.bytes());
@@ -241,7 +242,8 @@ class CudaExecutor final : public Executor {
       if (candidate.bucket == bucket) kept = &candidate;
     }
     if (kept == nullptr) {
-      const Placement placement = {plan_, device_, areas_, weights_.matrices(), weights_.vectors(), cuda_.parts};
+      const Placement placement = {plan_,       device_,    areas_, weights_.matrices(), weights_.vectors(),
+                                   cuda_.parts, cuda_.fused};
       Kept made = {bucket, MakeLaunches(placement, bucket, inputs_.places(bucket))};
       if (kept_.size() == kMaxKeptBuckets) DropLaunches();
       kept = &kept_.emplace_back(std::move(made));
@@ -345,9 +347,10 @@ Failure DescribeLaunches(const Plan& plan, const CudaRequest& request, const Ste
   DeviceWeights weights;
   weights.Plan(plan);
   Areas areas = {};
-  Carver activations(nullptr), kv(nullptr), inputs(nullptr);
+  Carver activations(Nowhere()), kv(Nowhere()), inputs(Nowhere());
   CarveAreas(plan, device, weights.matrices(), request.parts, &activations, &kv, &areas);
-  const Placement placement = {plan, device, areas, weights.matrices(), weights.vectors(), request.parts};
+  const Placement placement = {plan,          device,       areas, weights.matrices(), weights.vectors(),
+                               request.parts, request.fused};
   const Bucket bucket = BucketOf(plan, step, true, step.num_rows > 0);
   *text = LaunchesToText(plan, device, MakeLaunches(placement, bucket, CarveInputs(bucket, &inputs)));
   return {};

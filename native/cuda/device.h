@@ -28,10 +28,11 @@ enum class KernelId : int32_t {
   kHalve,
   kLinearMany,
   kWriteKv,
+  kHeads,
   kAttention,  // with its join, if it is split
   kSample,
 };
-inline constexpr int32_t kNumKernels = 16;
+inline constexpr int32_t kNumKernels = 17;
 
 struct PointwiseArgs {
   float* out;
@@ -61,6 +62,7 @@ struct Launch {
     LinearArgs linear;
     HalveArgs halve;
     WriteKvArgs write_kv;
+    HeadsArgs heads;
     AttentionArgs attention;
     SampleArgs sample;
   };
@@ -111,6 +113,8 @@ struct DeviceApi {
   LaunchShape (*shape)(const DeviceLimits& limits, const Launch& launch);
   int (*launch)(Stream stream, const DeviceLimits& limits, const Launch& launch);
   decltype(&PreparedBytesOf) prepared_bytes;
+  decltype(&CanPrepareInBlocks) can_prepare_in_blocks;
+  decltype(&CanEndWithHeads) can_end_with_heads;
   decltype(&HalfTileBytes) half_tile_bytes;
   decltype(&HalvedMatrix) halved_matrix;
   decltype(&MakeAttentionTiles) make_attention_tiles;
@@ -119,7 +123,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 3;
+inline constexpr int32_t kDeviceApiVersion = 4;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

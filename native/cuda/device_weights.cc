@@ -198,7 +198,7 @@ class Uploader {
 }  // namespace
 
 void DeviceWeights::Plan(const engine::Plan& plan) {
-  Carver measure(nullptr);
+  Carver measure(Nowhere());
   Carve(plan, &measure);
   planned_bytes_ = measure.bytes();
 }

@@ -29,6 +29,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfLinearMany(launch.linear);
     case KernelId::kWriteKv:
       return ShapeOfWriteKv(launch.write_kv);
+    case KernelId::kHeads:
+      return ShapeOfHeads(launch.heads);
     case KernelId::kAttention:
       return ShapeOfAttention(launch.attention);
     case KernelId::kSample:
@@ -68,6 +70,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchLinearMany(stream, launch.linear);
     case KernelId::kWriteKv:
       return LaunchWriteKv(stream, launch.write_kv);
+    case KernelId::kHeads:
+      return LaunchHeads(stream, launch.heads);
     case KernelId::kAttention:
       return LaunchAttention(stream, launch.attention);
     case KernelId::kSample:
@@ -81,6 +85,8 @@ void SetKernels(DeviceApi* api) {
   api->shape = &ShapeOf;
   api->launch = &Start;
   api->prepared_bytes = &PreparedBytesOf;
+  api->can_prepare_in_blocks = &CanPrepareInBlocks;
+  api->can_end_with_heads = &CanEndWithHeads;
   api->half_tile_bytes = &HalfTileBytes;
   api->halved_matrix = &HalvedMatrix;
   api->make_attention_tiles = &MakeAttentionTiles;

@@ -1,26 +1,25 @@
 #include "native/cuda/launches.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "native/access.h"
+#include "native/cuda/fusion.h"
 
 namespace engine::cuda {
 namespace {
 
-// Turns ops into launches, one after another. The rows that linears read are prepared once for as long as their buffer
-// stays as it is: q, k and v of a layer share theirs.
+// Turns groups of ops into launches, one after another. Rows that several linears read are prepared once.
 class Recorder {
  public:
   Recorder(const Placement& placement, const Bucket& bucket, const InputPlaces& inputs)
       : p_(placement), bucket_(bucket), inputs_(inputs) {}
 
-  void Add(int32_t index) {
-    op_ = index;
-    const Op& op = p_.plan.ops[static_cast<size_t>(index)];
-    std::visit(*this, op);
-    for (const Region& region : AccessOf(p_.plan, op).writes) {
-      if (prepared_ >= 0 && region.Overlaps(OfBuffer(p_.plan, prepared_))) prepared_ = -1;
-    }
+  void Add(const Group& group) {
+    op_ = group.ops.back();
+    if (group.kind == Group::Kind::kOp) return std::visit(*this, p_.plan.ops[static_cast<size_t>(op_)]);
+    if (group.kind == Group::Kind::kHeads) return AddHeads(group.heads);
+    AddLinears(group);
   }
 
   void AddSampling() {
@@ -33,8 +32,8 @@ class Recorder {
                      .vocab_size = vocab_size,
                      .num_top = kMaxTopLogprobs,
                      .scratch = p_.areas.sample_scratch,
-                     .highest = nullptr,
-                     .num_highest = 0,
+                     .highest = num_highest_ > 0 ? p_.areas.highest : nullptr,
+                     .num_highest = num_highest_,
                      .tokens = tokens,
                      .logprobs = reinterpret_cast<float*>(tokens + most),
                      .top_ids = tokens + 2 * most,
@@ -63,16 +62,16 @@ class Recorder {
   }
 
   void operator()(const RopeOp& op) {
-    const auto pairs = static_cast<int32_t>(p_.plan.rope_tables[op.table].inverse_frequencies.size());
+    const HeadRotation rotation = RotationOf(p_, op_, inputs_.positions);
     New(KernelId::kRope).rope = {.x = Data(op.x),
-                                 .positions = inputs_.positions,
-                                 .cos = p_.areas.cos[op.table],
-                                 .sin = p_.areas.sin[op.table],
+                                 .positions = rotation.positions,
+                                 .cos = rotation.cos,
+                                 .sin = rotation.sin,
                                  .num_rows = NumRows(op.x),
                                  .width = Width(op.x),
                                  .head_dim = op.head_dim,
-                                 .num_pairs = pairs,
-                                 .interleaved = op.interleaved == 1};
+                                 .num_pairs = rotation.num_pairs,
+                                 .interleaved = rotation.interleaved};
   }
 
   void operator()(const WriteKvOp& op) {
@@ -115,37 +114,7 @@ class Recorder {
     New(KernelId::kSelectRows).select_rows = {Data(op.out), Data(op.x), inputs_.rows, bucket_.num_rows, Width(op.x)};
   }
 
-  void operator()(const LinearOp& op) {
-    const DeviceApi& api = *p_.device.api;
-    const TiledMatrix& weight = p_.matrices[op.weight];
-    const int32_t num_rows = NumRows(op.x);
-    const PreparedRows rows = {.halves = p_.areas.halves,
-                               .sums = p_.areas.sums,
-                               .scales = p_.areas.scales,
-                               .num_rows = num_rows,
-                               .columns = RoundUp(weight.columns, kColumnUnit),
-                               .parts = p_.parts,
-                               .order = ActivationOrder::kLanes};
-    if (prepared_ != op.x)
-      New(KernelId::kPrepare).prepare = {rows, {Data(op.x), nullptr, nullptr, 0.0f, weight.columns}};
-    prepared_ = op.x;
-    const LinearArgs args = {Data(op.out), rows, weight, Vector(op.bias), false};
-    const LinearKind kind = LinearKindOf(num_rows);
-    if (kind == LinearKind::kFew) {
-      New(KernelId::kLinear).linear_few = FewOf(args);
-      return;
-    }
-    if (kind == LinearKind::kBatch) {
-      New(KernelId::kLinearBatch).linear = args;
-      return;
-    }
-    LinearArgs many = args;
-    if (weight.format != TileFormat::kHalf) {
-      New(KernelId::kHalve).halve = {p_.areas.halved_weights, weight};
-      many.weight = api.halved_matrix(p_.areas.halved_weights, weight);
-    }
-    New(KernelId::kLinearMany).linear = many;
-  }
+  void operator()(const LinearOp&) {}  // always in a group of linears
 
  private:
   Launch& New(KernelId kernel) {
@@ -153,6 +122,73 @@ class Recorder {
     launch.kernel = kernel;
     launch.op = op_;
     return launch;
+  }
+
+  void AddLinears(const Group& group) {
+    const auto& first = std::get<LinearOp>(p_.plan.ops[group.linears[0]]);
+    const int32_t num_rows = NumRows(first.x);
+    const PreparedRows rows = RowsOf(p_, num_rows, p_.matrices[first.weight].columns);
+    if (!group.in_blocks && prepared_ != group.source.value) {
+      New(KernelId::kPrepare).prepare = {rows, SourceOf(group)};
+      prepared_ = group.source.value;
+    }
+    const LinearKind kind = LinearKindOf(num_rows);
+    if (kind == LinearKind::kFew) return AddFew(group, rows);
+    const TiledMatrix& weight = p_.matrices[first.weight];
+    LinearArgs args = {Data(group.outs[0]), rows, weight, Vector(first.bias), group.end == LinearEnd::kAdd};
+    if (kind == LinearKind::kBatch) {
+      New(KernelId::kLinearBatch).linear = args;
+      return;
+    }
+    if (weight.format != TileFormat::kHalf) {
+      New(KernelId::kHalve).halve = {p_.areas.halved_weights, weight};
+      args.weight = p_.device.api->halved_matrix(p_.areas.halved_weights, weight);
+    }
+    New(KernelId::kLinearMany).linear = args;
+  }
+
+  void AddFew(const Group& group, const PreparedRows& rows) {
+    LinearFewArgs& args = New(KernelId::kLinear).linear_few;
+    args = {};
+    if (group.in_blocks) args.source = SourceOf(group);
+    args.x = rows;
+    args.num_parts = static_cast<int32_t>(group.linears.size());
+    args.end = group.end;
+    for (size_t i = 0; i < group.linears.size(); i++) {
+      const auto& linear = std::get<LinearOp>(p_.plan.ops[group.linears[i]]);
+      float* const out = group.outs[i] < 0 ? nullptr : Data(group.outs[i]);
+      args.parts[i] = {p_.matrices[linear.weight], Vector(linear.bias), out, static_cast<HeadRole>(i)};
+    }
+    if (group.end == LinearEnd::kHeads) {
+      args.rotation = RotationOf(p_, group.heads.rope, inputs_.positions);
+      args.slot_mapping = inputs_.slot_mapping;
+      args.cache = p_.areas.kv[group.heads.layer];
+    }
+    if (!group.highest) return;
+    args.highest = p_.areas.highest;
+    num_highest_ = p_.device.api->shape(p_.device.info.limits, launches_.back()).grid_x;
+  }
+
+  void AddHeads(const HeadOps& heads) {
+    const KvCache& cache = p_.areas.kv[heads.layer];
+    New(KernelId::kHeads).heads = {.out = Data(heads.out),
+                                   .q = Data(heads.q),
+                                   .k = Data(heads.k),
+                                   .v = Data(heads.v),
+                                   .q_norm = Vector(heads.q_norm),
+                                   .k_norm = Vector(heads.k_norm),
+                                   .eps = heads.eps,
+                                   .rotation = RotationOf(p_, heads.rope, inputs_.positions),
+                                   .slot_mapping = inputs_.slot_mapping,
+                                   .num_rows = bucket_.num_tokens,
+                                   .num_heads = Width(heads.q) / cache.head_dim,
+                                   .cache = cache};
+  }
+
+  RowSource SourceOf(const Group& group) const {
+    const LinearSource& source = group.source;
+    return {Data(source.x), Vector(source.norm), source.up < 0 ? nullptr : Data(source.up), source.eps,
+            Width(source.x)};
   }
 
   float* Data(int32_t buffer) const { return p_.areas.buffer(p_.plan, buffer); }
@@ -168,7 +204,8 @@ class Recorder {
   const InputPlaces& inputs_;
   std::vector<Launch> launches_;
   int32_t op_ = 0;
-  int32_t prepared_ = -1;  // the buffer whose rows are prepared, while it has not changed since
+  std::optional<int32_t> prepared_;  // the value whose rows are prepared
+  int32_t num_highest_ = 0;          // blocks that found the highest product of each row, if they did
 };
 
 // Whether an op works on rows whose logits are wanted.
@@ -179,8 +216,35 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 }
 
 constexpr const char* kKernelNames[kNumKernels] = {
-    "embed",   "rmsNorm", "layerNorm",   "rope",  "siluMul",    "gelu",    "add",       "selectRows",
-    "prepare", "linear",  "linearBatch", "halve", "linearMany", "writeKv", "attention", "sample"};
+    "embed",  "rmsNorm",     "layerNorm", "rope",       "siluMul", "gelu",  "add",       "selectRows", "prepare",
+    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "sample"};
+
+// What a launch does besides its kernel's own work.
+std::string DetailsOf(const Launch& launch) {
+  std::vector<std::string> details;
+  const auto add_source = [&](const RowSource& source) {
+    if (source.norm != nullptr) details.push_back("rmsNorm");
+    if (source.up != nullptr) details.push_back("siluMul");
+  };
+  if (launch.kernel == KernelId::kPrepare) add_source(launch.prepare.source);
+  if (launch.kernel == KernelId::kLinear) {
+    const LinearFewArgs& args = launch.linear_few;
+    if (args.source.x != nullptr) details.push_back("prepare");
+    add_source(args.source);
+    if (args.num_parts > 1) details.push_back(std::to_string(args.num_parts) + " linears");
+    if (args.end == LinearEnd::kAdd) details.push_back("add");
+    if (args.end == LinearEnd::kSiluMul) details.push_back("siluMul");
+    if (args.end == LinearEnd::kHeads) details.push_back("heads");
+    if (args.highest != nullptr) details.push_back("highest");
+  }
+  if (launch.kernel == KernelId::kLinearBatch || launch.kernel == KernelId::kLinearMany) {
+    if (launch.linear.add) details.push_back("add");
+  }
+  if (launch.kernel == KernelId::kHeads && launch.heads.q_norm != nullptr) details.push_back("rmsNorm");
+  std::string text;
+  for (const std::string& detail : details) text += (text.empty() ? " (" : ", ") + detail;
+  return text.empty() ? text : text + ")";
+}
 
 }  // namespace
 
@@ -189,6 +253,26 @@ int32_t RoundToBucket(int32_t count, int32_t most) {
   int32_t bucket = count < 1 ? 0 : 1;
   while (bucket < count) bucket *= 2;
   return std::min(bucket, most);
+}
+
+PreparedRows RowsOf(const Placement& placement, int32_t num_rows, int32_t columns) {
+  return {.halves = placement.areas.halves,
+          .sums = placement.areas.sums,
+          .scales = placement.areas.scales,
+          .num_rows = num_rows,
+          .columns = RoundUp(columns, kColumnUnit),
+          .parts = placement.parts,
+          .order = ActivationOrder::kLanes};
+}
+
+HeadRotation RotationOf(const Placement& placement, int32_t rope, const int32_t* positions) {
+  if (rope < 0) return {};
+  const auto& op = std::get<RopeOp>(placement.plan.ops[static_cast<size_t>(rope)]);
+  return {.positions = positions,
+          .cos = placement.areas.cos[op.table],
+          .sin = placement.areas.sin[op.table],
+          .num_pairs = static_cast<int32_t>(placement.plan.rope_tables[op.table].inverse_frequencies.size()),
+          .interleaved = op.interleaved == 1};
 }
 
 int32_t MaxBlocks(const Plan& plan) { return CeilDivide(plan.limits.context_size, plan.limits.block_size); }
@@ -208,11 +292,13 @@ InputPlaces CarveInputs(const Bucket& bucket, Carver* carver) {
 
 std::vector<Launch> MakeLaunches(const Placement& placement, const Bucket& bucket, const InputPlaces& inputs) {
   const Plan& plan = placement.plan;
-  Recorder recorder(placement, bucket, inputs);
+  std::vector<int32_t> ops;
   const size_t end = bucket.head || plan.head < 0 ? plan.ops.size() : static_cast<size_t>(plan.head);
   for (size_t i = 0; i < end; i++) {
-    if (bucket.num_rows > 0 || !WorksOnLogitRows(plan, plan.ops[i])) recorder.Add(static_cast<int32_t>(i));
+    if (bucket.num_rows > 0 || !WorksOnLogitRows(plan, plan.ops[i])) ops.push_back(static_cast<int32_t>(i));
   }
+  Recorder recorder(placement, bucket, inputs);
+  for (const Group& group : GroupOps(placement, bucket, ops)) recorder.Add(group);
   if (bucket.sampling) recorder.AddSampling();
   return recorder.Finish();
 }
@@ -223,8 +309,8 @@ std::string LaunchesToText(const Plan& plan, const Device& device, const std::ve
     const bool samples = static_cast<size_t>(launch.op) == plan.ops.size();
     const LaunchShape shape = device.api->shape(device.info.limits, launch);
     text += std::to_string(launch.op) + " " + (samples ? "sampling" : kOpNames[plan.ops[launch.op].index()]) + ": " +
-            kKernelNames[static_cast<int32_t>(launch.kernel)] + " " + std::to_string(shape.grid_x) + "x" +
-            std::to_string(shape.grid_y) + " blocks of " + std::to_string(shape.threads) + ", " +
+            kKernelNames[static_cast<int32_t>(launch.kernel)] + DetailsOf(launch) + " " + std::to_string(shape.grid_x) +
+            "x" + std::to_string(shape.grid_y) + " blocks of " + std::to_string(shape.threads) + ", " +
             std::to_string(shape.shared_bytes) + " bytes\n";
   }
   return text;

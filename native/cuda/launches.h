@@ -49,11 +49,17 @@ struct Placement {
   const std::vector<TiledMatrix>& matrices;
   const std::vector<const float*>& vectors;
   int32_t parts;  // of prepared rows
+  bool fused;     // ops are done together where they can (fusion.h)
 };
+
+// Rows of activations as linears read them, in the area for them.
+PreparedRows RowsOf(const Placement& placement, int32_t num_rows, int32_t columns);
+// What the op at this place of the plan, a RopeOp or −1, does to heads.
+HeadRotation RotationOf(const Placement& placement, int32_t rope, const int32_t* positions);
 
 std::vector<Launch> MakeLaunches(const Placement& placement, const Bucket& bucket, const InputPlaces& inputs);
 
-// One line per launch: ops, kernel, grid, threads, shared memory.
+// One line per launch: the last of its ops, kernel and what it does besides, grid, threads, shared memory.
 std::string LaunchesToText(const Plan& plan, const Device& device, const std::vector<Launch>& launches);
 
 }  // namespace engine::cuda

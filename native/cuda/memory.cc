@@ -60,6 +60,9 @@ void CarveAreas(const Plan& plan, const Device& device, const std::vector<TiledM
   areas->scales = activations->Take<float>(sizes.scales / sizeof(float));
   areas->halved_weights = activations->Take<uint8_t>(sizes.halved_weights);
   areas->partials = activations->Take<float>(PartialFloats(plan, api));
+  // A block has a row of tiles at least.
+  areas->highest = activations->Take<Highest>(static_cast<uint64_t>(std::min(limits.max_rows, kMaxLinearRows)) *
+                                              static_cast<uint64_t>(CeilDivide(plan.vocab_size(), kTileRows)));
   const int32_t blocks = std::min(limits.max_rows, device.info.limits.num_multiprocessors);
   areas->sample_scratch =
       activations->Take<uint8_t>(static_cast<uint64_t>(blocks) * api.sample_scratch_bytes(plan.vocab_size()));

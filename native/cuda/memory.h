@@ -57,6 +57,9 @@ using DeviceAllocation = Allocation<&DeviceApi::allocate, &DeviceApi::free>;
 // Of this machine, copied to and from the device at full speed.
 using PinnedMemory = Allocation<&DeviceApi::allocate_pinned, &DeviceApi::free_pinned>;
 
+// A base for launches that are told and never run: they differ by which pointers are null.
+inline uint8_t* Nowhere() { return reinterpret_cast<uint8_t*>(uintptr_t{64}); }
+
 // Where everything lies that kernels work on. Without memory behind it (null bases) it is still a plan of sizes.
 struct Areas {
   float* arenas[2];  // by Rows: [row capacity, arena width]
@@ -66,6 +69,7 @@ struct Areas {
   float* scales;
   uint8_t* halved_weights;  // of the largest matrix, for steps of many rows
   float* partials;          // of attention
+  Highest* highest;         // [rows of a step, blocks] of the linear that makes the logits, for few rows
   uint8_t* sample_scratch;
   std::vector<float*> cos, sin;  // of each rope table [context_size, pairs]
   // Results of sampling: tokens, logprobs [max_rows], then both alternatives [max_rows, kMaxTopLogprobs].

@@ -22,6 +22,13 @@ export interface NativeCudaOptions {
   readonly precise?: boolean | undefined;
   /** Steps that come again are replayed as one CUDA graph. Default true; without, every kernel is launched by itself. */
   readonly graphs?: boolean | undefined;
+  /**
+   * Several ops are one launch where they can be, with the same results. What only goes from one of them to another is
+   * then not written: `Session.read` of such a buffer gives what was there before. Default true.
+   */
+  readonly fused?: boolean | undefined;
+  /** A kernel may begin while the one before it ends, where the GPU can do that. Default true. */
+  readonly overlaps?: boolean | undefined;
   /** CPU threads that pack weights while a model is loaded. Default: see `threadCount`. */
   readonly threads?: number | undefined;
 }
@@ -109,7 +116,7 @@ export function describeLaunches(
 }
 
 function openLibrary(addon: NativeAddon, addonPath: string, options: NativeCudaOptions) {
-  const { device = 0, precise = false, graphs = true } = options;
+  const { device = 0, precise = false, graphs = true, fused = true, overlaps = true } = options;
   if (!Number.isInteger(device) || device < 0) {
     throw new EngineError('OPTION_INVALID', { option: 'device', value: device, expected: 'the index of a GPU' });
   }
@@ -117,7 +124,7 @@ function openLibrary(addon: NativeAddon, addonPath: string, options: NativeCudaO
   if (!existsSync(library)) throw unavailable(notBuilt(library));
   const devices = addon.cudaDevices(library);
   if (!Array.isArray(devices)) throw engineError(devices);
-  return { request: { library, device, parts: precise ? 2 : 1, graphs }, devices };
+  return { request: { library, device, parts: precise ? 2 : 1, graphs, fused, overlaps }, devices };
 }
 
 function libraryPath(addonPath: string): string {

@@ -140,6 +140,8 @@ export interface NativeCudaRequest {
   readonly device: number;
   readonly parts: number;
   readonly graphs: boolean;
+  readonly fused: boolean;
+  readonly overlaps: boolean;
 }
 
 export interface NativeCudaDevice {

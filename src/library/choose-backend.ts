@@ -28,8 +28,11 @@ export function chooseBackend(options: Pick<LoadOptions, 'backend' | 'threads' |
   };
   // Its linear layers have no 8-bit activations; `f32` asks for the exact form of its own.
   const cuda = (): ChosenBackend => {
-    const graphs = process.env.ENGINE_CUDA_GRAPHS !== 'off'; // to measure what they are worth
-    const backend = nativeCudaBackend({ threads, precise: activations === 'f32', graphs });
+    // To measure what they are worth.
+    const graphs = process.env.ENGINE_CUDA_GRAPHS !== 'off';
+    const fused = process.env.ENGINE_CUDA_FUSION !== 'off';
+    const overlaps = process.env.ENGINE_CUDA_OVERLAP !== 'off';
+    const backend = nativeCudaBackend({ threads, precise: activations === 'f32', graphs, fused, overlaps });
     return { backend, fallbackReason: null, activations: 'f32' };
   };
   if (wanted === 'reference') return reference();

@@ -23,9 +23,11 @@ function forward(m: LayerRecorder): Buffer {
   let x = m.embedding(); // [T, hiddenSize] the residual stream
   for (let layer = 0; layer < numLayers; layer++) {
     const h = m.rmsNorm(x, 'attentionNorm', layer); // [T, hiddenSize]
-    const q = m.rmsNorm(m.linear(h, 'query', layer), 'queryNorm', layer); // [T, numHeads · headDim], each head by itself
-    const k = m.rmsNorm(m.linear(h, 'key', layer), 'keyNorm', layer); // [T, numKvHeads · headDim]
+    const queries = m.linear(h, 'query', layer); // [T, numHeads · headDim]
+    const keys = m.linear(h, 'key', layer); // [T, numKvHeads · headDim]
     const v = m.linear(h, 'value', layer); // [T, numKvHeads · headDim]
+    const q = m.rmsNorm(queries, 'queryNorm', layer); // each head by itself
+    const k = m.rmsNorm(keys, 'keyNorm', layer);
     m.rotate(q, k);
     let heads = m.attention(q, k, v, layer); // [T, numHeads · headDim]
     if (layer === numLayers - 1) [x, heads] = [m.selectRows(x), m.selectRows(heads)]; // as in llama.ts

@@ -1,4 +1,4 @@
-// Norms, rotation, pointwise functions and chosen rows.
+// Norms, rotation, pointwise functions, chosen rows, and launches that do several of these at once.
 #include <array>
 #include <cmath>
 #include <string>
@@ -134,6 +134,120 @@ void CheckSelectRows() {
   }
 }
 
+// --- Launches that do what several do one after another, bit for bit -------------------------------------------------
+
+// What LaunchPrepare makes of its source, and of rows that other launches made of it.
+void CheckPrepare(int32_t num_rows, int32_t columns, int32_t parts, ActivationOrder order) {
+  Random random(Seed() + 29);
+  const auto count = static_cast<size_t>(num_rows * columns);
+  Values x = random.values(count, 3.0f), extremes = random.values(count, 8.0f);
+  if (num_rows > 2) {
+    // Rows of zeros, with infinities, and too small for any half.
+    for (int32_t i = 0; i < columns; i++) {
+      x[static_cast<size_t>(i)] = 0.0f;
+      x[static_cast<size_t>(columns + i)] *= 1e-37f;
+    }
+    extremes = Extremes(count, &random);
+  }
+  const DeviceArray<float> device_x(x), gate(extremes), up(random.values(count, 2.0f)),
+      norm(random.values(static_cast<size_t>(columns)));
+  constexpr float kEps = 1e-5f;
+  const PreparedBytes bytes = PreparedBytesOf(num_rows, columns, parts);
+  struct Prepared {
+    std::vector<uint16_t> halves;
+    Values sums, scales;
+  };
+  const auto prepare = [&](const RowSource& source) {
+    const DeviceArray<uint16_t> halves(bytes.halves / sizeof(uint16_t));
+    const DeviceArray<float> sums(bytes.sums / sizeof(float)), scales(bytes.scales / sizeof(float));
+    const PreparedRows out = {halves.data(), sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit),
+                              parts,         order};
+    Expect(LaunchPrepare(TestStream(), {out, source}));
+    return Prepared{halves.Read(), sums.Read(), scales.Read()};
+  };
+  const auto expect = [&](const Prepared& actual, const Prepared& expected, const char* what) {
+    ExpectSame(actual.halves, expected.halves, what);
+    ExpectSame(actual.sums, expected.sums, what);
+    ExpectSame(actual.scales, expected.scales, what);
+  };
+  for (Ways ways; ways.Next();) {
+    const DeviceArray<float> normed(count), product(count);
+    Expect(
+        LaunchRmsNorm(TestStream(), {normed.data(), device_x.data(), norm.data(), nullptr, num_rows, columns, kEps}));
+    Expect(LaunchSiluMul(TestStream(), Limits(), product.data(), gate.data(), up.data(), static_cast<int64_t>(count)));
+    expect(prepare({device_x.data(), norm.data(), nullptr, kEps, columns}),
+           prepare({normed.data(), nullptr, nullptr, 0.0f, columns}), "rows of a norm");
+    expect(prepare({gate.data(), nullptr, up.data(), 0.0f, columns}),
+           prepare({product.data(), nullptr, nullptr, 0.0f, columns}), "rows of gates");
+  }
+}
+
+struct HeadsCase {
+  int32_t num_heads, num_kv_heads, head_dim, num_pairs;
+  bool interleaved, q_norm, k_norm, in_place;
+  KvDType dtype;
+};
+
+void CheckHeads(const HeadsCase& c) {
+  Random random(Seed() + 31);
+  constexpr int32_t kRows = 5, kContext = 40, kBlockSize = 4, kBlocks = 6;
+  constexpr float kEps = 1e-6f;
+  const int32_t q_width = c.num_heads * c.head_dim, kv_width = c.num_kv_heads * c.head_dim;
+  const Values q = random.values(static_cast<size_t>(kRows * q_width), 3.0f);
+  Values k = random.values(static_cast<size_t>(kRows * kv_width), 3.0f);
+  k[static_cast<size_t>(kv_width)] = INFINITY;
+  const DeviceArray<float> v(random.values(k.size(), 3.0f));
+  const auto angles = static_cast<size_t>(kContext * c.num_pairs);
+  const DeviceArray<float> cos(random.values(angles)), sin(random.values(angles));
+  const DeviceArray<float> q_norm(random.values(static_cast<size_t>(c.head_dim)));
+  const DeviceArray<float> k_norm(random.values(static_cast<size_t>(c.head_dim)));
+  const DeviceArray<int32_t> positions(std::vector<int32_t>{0, 39, 7, 8, 20}),
+      slots(std::vector<int32_t>{22, 0, -1, 9, 3});
+  const size_t bytes = kBlocks * static_cast<size_t>(c.num_kv_heads) * KvBlockBytes(c.dtype, c.head_dim, kBlockSize);
+  const HeadRotation rotation = {positions.data(), cos.data(), sin.data(), c.num_pairs, c.interleaved};
+
+  for (Ways ways; ways.Next();) {
+    const auto cache_in = [&](const DeviceArray<uint8_t>& keys, const DeviceArray<uint8_t>& values) {
+      return KvCache{keys.data(), values.data(), c.dtype, c.num_kv_heads, c.head_dim, kBlockSize};
+    };
+    // One after another.
+    const DeviceArray<uint8_t> keys(std::vector<uint8_t>(bytes, 3)), values(std::vector<uint8_t>(bytes, 3));
+    const DeviceArray<float> expected_q(q), expected_k(k);
+    const auto do_each = [&](const DeviceArray<float>& x, const DeviceArray<float>* norm, int32_t width) {
+      if (norm != nullptr) {
+        Expect(LaunchRmsNorm(
+            TestStream(), {x.data(), x.data(), norm->data(), nullptr, kRows * width / c.head_dim, c.head_dim, kEps}));
+      }
+      if (c.num_pairs == 0) return;
+      Expect(LaunchRope(TestStream(), {x.data(), positions.data(), cos.data(), sin.data(), kRows, width, c.head_dim,
+                                       c.num_pairs, c.interleaved}));
+    };
+    do_each(expected_q, c.q_norm ? &q_norm : nullptr, q_width);
+    do_each(expected_k, c.k_norm ? &k_norm : nullptr, kv_width);
+    Expect(LaunchWriteKv(TestStream(), {expected_k.data(), v.data(), slots.data(), kRows, cache_in(keys, values)}));
+
+    const DeviceArray<uint8_t> own_keys(std::vector<uint8_t>(bytes, 3)), own_values(std::vector<uint8_t>(bytes, 3));
+    const DeviceArray<float> own_q(q), own_k(k), out(q.size());
+    const DeviceArray<float>& turned = c.in_place ? own_q : out;
+    Expect(LaunchHeads(TestStream(), {.out = turned.data(),
+                                      .q = own_q.data(),
+                                      .k = own_k.data(),
+                                      .v = v.data(),
+                                      .q_norm = c.q_norm ? q_norm.data() : nullptr,
+                                      .k_norm = c.k_norm ? k_norm.data() : nullptr,
+                                      .eps = kEps,
+                                      .rotation = rotation,
+                                      .slot_mapping = slots.data(),
+                                      .num_rows = kRows,
+                                      .num_heads = c.num_heads,
+                                      .cache = cache_in(own_keys, own_values)}));
+    ExpectSame(turned.Read(), expected_q.Read(), "queries");
+    ExpectSame(own_keys.Read(), keys.Read(), "keys");
+    ExpectSame(own_values.Read(), values.Read(), "values");
+    ExpectSame(own_k.Read(), k, "k as it was");
+  }
+}
+
 }  // namespace
 
 void CheckElementwise() {
@@ -147,6 +261,16 @@ void CheckElementwise() {
   Case("pointwise functions of 5000 values", [] { CheckPointwise(5000); });
   Case("pointwise functions of 3 values", [] { CheckPointwise(3); });
   Case("chosen rows", [] { CheckSelectRows(); });
+  for (const ActivationOrder order : {ActivationOrder::kLanes, ActivationOrder::kCores}) {
+    const std::string name = order == ActivationOrder::kLanes ? "rows prepared for lanes" : "rows prepared for cores";
+    Case(name + ", 9 of 300", [&] { CheckPrepare(9, 300, 2, order); });
+    Case(name + ", 1 of 4096", [&] { CheckPrepare(1, 4096, 1, order); });
+  }
+  Case("heads, halves", [] { CheckHeads({4, 2, 64, 32, false, false, false, true, KvDType::kF16}); });
+  Case("heads, normalised", [] { CheckHeads({3, 1, 128, 64, false, true, true, false, KvDType::kF32}); });
+  Case("heads, 8-bit cache", [] { CheckHeads({4, 2, 40, 20, true, false, true, false, KvDType::kInt8}); });
+  Case("heads, part of them turned", [] { CheckHeads({2, 2, 80, 10, false, true, false, true, KvDType::kInt8}); });
+  Case("heads, not turned", [] { CheckHeads({2, 1, 256, 0, false, true, true, true, KvDType::kF16}); });
 }
 
 }  // namespace engine::cuda::test

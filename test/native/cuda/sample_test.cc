@@ -94,6 +94,22 @@ Result Expected(const std::vector<Row>& rows, int32_t vocab_size) {
   return result;
 }
 
+// What blocks of the head that take `at_once` ids in turn find: the highest of theirs, [rows, kNumHighest].
+constexpr int32_t kNumHighest = 5;
+std::vector<Highest> HighestOf(const std::vector<Row>& rows, int32_t at_once) {
+  std::vector<Highest> all;
+  for (const Row& row : rows) {
+    std::vector<Highest> found(kNumHighest, {0.0f, -1});
+    for (size_t id = 0; id < row.logits.size(); id++) {
+      Highest& best = found[id / static_cast<size_t>(at_once) % kNumHighest];
+      const float logit = row.logits[id];
+      if (logit > -INFINITY && (best.id < 0 || logit > best.value)) best = {logit, static_cast<int32_t>(id)};
+    }
+    all.insert(all.end(), found.begin(), found.end());
+  }
+  return all;
+}
+
 std::vector<float> Plain(std::vector<float> values) {
   for (float& value : values) value = std::isnan(value) ? NAN : value;
   return values;
@@ -119,13 +135,19 @@ void Check(int32_t vocab_size, int32_t num_rows) {
     records.push_back(record);
   }
   const DeviceArray<kernels::SamplingRow> device_records(records);
-  for (Ways ways; ways.Next();) {
+  const DeviceArray<Highest> highest(HighestOf(rows, 1 + random.below(64)));
+  bool by_head = false;  // in every other way, the head has looked for the highest logits
+  for (Ways ways; ways.Next(); by_head = !by_head) {
     const size_t tops = rows.size() * kNumTop;
     const DeviceArray<int32_t> tokens(rows.size()), top_ids(tops);
     const DeviceArray<float> logprobs(rows.size()), top_logprobs(tops);
     SampleArgs args = {
         device_records.data(), num_rows,       vocab_size,         kNumTop, nullptr, nullptr, 0, tokens.data(),
         logprobs.data(),       top_ids.data(), top_logprobs.data()};
+    if (by_head) {
+      args.highest = highest.data();
+      args.num_highest = kNumHighest;
+    }
     const auto blocks = static_cast<size_t>(ShapeOfSample(Limits(), args).grid_x);
     const DeviceArray<uint8_t> scratch(blocks * SampleScratchBytes(vocab_size));
     args.scratch = scratch.data();
