@@ -258,23 +258,23 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
         "0 embed: embed 1x1 blocks of 256, 0 bytes
         1 rmsNorm: rmsNorm 1x1 blocks of 256, 0 bytes
         2 linear: prepare 8x1 blocks of 256, 0 bytes
-        2 linear: linear 4x1 blocks of 256, 86336 bytes
-        3 linear: linear 2x1 blocks of 256, 86336 bytes
-        4 linear: linear 2x1 blocks of 256, 86336 bytes
+        2 linear: linear 2x1 blocks of 256, 86336 bytes
+        3 linear: linear 1x1 blocks of 256, 86336 bytes
+        4 linear: linear 1x1 blocks of 256, 86336 bytes
         5 rope: rope 1x1 blocks of 256, 0 bytes
         6 rope: rope 1x1 blocks of 256, 0 bytes
         7 writeKv: writeKv 1x1 blocks of 128, 0 bytes
         8 attention: attention 2x1 blocks of 256, 27008 bytes
         9 linear: prepare 8x1 blocks of 256, 0 bytes
-        9 linear: linear 4x1 blocks of 256, 86336 bytes
+        9 linear: linear 2x1 blocks of 256, 86336 bytes
         10 add: add 1x1 blocks of 256, 0 bytes
         11 rmsNorm: rmsNorm 1x1 blocks of 256, 0 bytes
         12 linear: prepare 8x1 blocks of 256, 0 bytes
-        12 linear: linear 8x1 blocks of 256, 86336 bytes
-        13 linear: linear 8x1 blocks of 256, 86336 bytes
+        12 linear: linear 5x1 blocks of 256, 86336 bytes
+        13 linear: linear 5x1 blocks of 256, 86336 bytes
         14 siluMul: siluMul 1x1 blocks of 256, 0 bytes
         15 linear: prepare 8x1 blocks of 256, 0 bytes
-        15 linear: linear 4x1 blocks of 256, 86336 bytes"
+        15 linear: linear 2x1 blocks of 256, 86336 bytes"
       `);
     });
   });

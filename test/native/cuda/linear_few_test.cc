@@ -1,10 +1,8 @@
 // What LaunchLinear does at once, bit for bit what separate launches do: rows that blocks prepare for themselves,
 // matrices that share a launch, and what becomes of their products.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "check.h"
@@ -175,8 +173,6 @@ class Products {
     Expect(LaunchLinear(TestStream(), Limits(), args));
     return device.Read([&](size_t p) { return device.out[p]->Read(); });
   }
-
-  const Setup& setup() const { return setup_; }
 
  private:
   struct Device {
