@@ -6,7 +6,7 @@ namespace engine::cuda {
 namespace {
 
 // A block per row, those that fill up the last tile included.
-ENGINE_KERNEL(kRowThreads, 4) PrepareKernel(PrepareArgs args) {
+ENGINE_KERNEL(kRowThreads, 3) PrepareKernel(PrepareArgs args) {
   LetNextLaunchBegin();
   WaitForEarlierLaunches();
   const PreparedRows& out = args.out;

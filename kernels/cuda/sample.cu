@@ -95,9 +95,9 @@ ENGINE_DEVICE float NegativeGumbel(int32_t id, const SamplingRow& row) {
   return Log(Add(0.0f, -Log(u)));
 }
 
-// Of the row's own logits, like HighestIndex: from what the head's blocks found, if they looked for it.
-ENGINE_DEVICE int32_t HighestLogit(const SampleArgs& args, int r) {
-  if (args.highest == nullptr) return HighestIndex(args.rows[r].logits, args.vocab_size);
+// HighestIndex of the row's own logits: from what the head's blocks found, if they looked for it.
+ENGINE_DEVICE int32_t HighestLogit(const SampleArgs& args, int r, const float* logits) {
+  if (args.highest == nullptr) return HighestIndex(logits, args.vocab_size);
   const Highest* const found = args.highest + static_cast<size_t>(r) * static_cast<size_t>(args.num_highest);
   Highest best = {0.0f, -1};
   for (int32_t i = ThreadIndex(); i < args.num_highest; i += kThreads) best = Better(best, found[i]);
@@ -108,7 +108,7 @@ ENGINE_DEVICE int32_t ChooseToken(const SampleArgs& args, int r, const SamplingR
                                   Survivors& survivors) {
   const int32_t vocab_size = args.vocab_size;
   const float* logits = AdjustedLogits(row, vocab_size, adjusted, survivors.ids);
-  const int32_t greedy = AsksForChanges(row) ? HighestIndex(logits, vocab_size) : HighestLogit(args, r);
+  const int32_t greedy = AsksForChanges(row) ? HighestIndex(logits, vocab_size) : HighestLogit(args, r, logits);
   if (greedy < 0 || row.temperature == 0.0f) return greedy;
   survivors.max_z = Divide(logits[greedy], row.temperature);
   if (!IsFinite(survivors.max_z)) return greedy;
@@ -214,7 +214,7 @@ ENGINE_KERNEL(kThreads, 1) SampleKernel(SampleArgs args) {
     LogSum sum = {0.0f, 0.0f};
     const bool wanted = (row.flags & kernels::kLogprobs) != 0;
     if (wanted) {
-      sum = SumLogits(row.logits, args.vocab_size, HighestLogit(args, r));
+      sum = SumLogits(row.logits, args.vocab_size, HighestLogit(args, r, row.logits));
       if (token >= 0) logprob = sum.Probability(row.logits[token]);
     }
     Highest next = {0.0f, -1};

@@ -86,14 +86,15 @@ class Fuser {
 
   // --- What is done while rows are prepared --------------------------------------------------------------------------
 
-  // Whether all that read what `op` writes are linears that stand before the end of these values.
+  // Whether all that read what `op` writes are linears, and these values are there until the last of them, which may
+  // write over them once its rows are prepared.
   bool OnlyLinearsRead(int32_t op, std::initializer_list<int32_t> values) const {
     const Value& value = flow_.Of(op);
     if (value.kept || value.readers.empty()) return false;
     return std::all_of(value.readers.begin(), value.readers.end(), [&](int32_t reader) {
       return Get<LinearOp>(reader) != nullptr && IsFree(reader) &&
              std::all_of(values.begin(), values.end(),
-                         [&](int32_t read) { return read != kNone && reader < flow_.Of(read).ends; });
+                         [&](int32_t read) { return read != kNone && reader <= flow_.Of(read).ends; });
     });
   }
 

@@ -44,8 +44,13 @@ const ladders: ReadonlyMap<string, readonly Rung[]> = new Map([
   [
     'native-cuda',
     [
-      { name: 'kernels one by one', load: {}, env: { ENGINE_CUDA_GRAPHS: 'off' }, applies: always },
-      { name: 'recorded plan, CUDA graph', load: {}, applies: always },
+      {
+        name: 'plain ops launched one by one',
+        load: {},
+        env: { ENGINE_CUDA_FUSION: 'off', ENGINE_CUDA_GRAPHS: 'off', ENGINE_CUDA_OVERLAP: 'off' },
+        applies: always,
+      },
+      { name: 'fused ops, overlapping, CUDA graph', load: {}, applies: always },
       ...quantised,
     ],
   ],

@@ -7,7 +7,7 @@ const HEAD_DIM = 32;
 const NUM_OPS = 24;
 /** Buffers that ops still read, at most: few, so that many ops meet. */
 const MAX_LIVE = 4;
-const VOCAB_SIZE = 33;
+export const RANDOM_VOCAB_SIZE = 33;
 
 /** A plan of ops in any order that read any buffers and whose buffers share memory, with random weights. */
 export function randomPlan(seed: number): OpCase {
@@ -17,7 +17,7 @@ export function randomPlan(seed: number): OpCase {
   const { plan } = builder;
   const inverseFrequencies = Array.from({ length: HEAD_DIM / 2 }, (_, pair) => 1 / (1 + pair));
   const table = plan.ropeTable({ inverseFrequencies, magnitude: 1 });
-  let live: Buffer[] = [builder.input(VOCAB_SIZE, WIDTH), builder.input(VOCAB_SIZE, WIDTH)];
+  let live: Buffer[] = [builder.input(RANDOM_VOCAB_SIZE, WIDTH), builder.input(RANDOM_VOCAB_SIZE, WIDTH)];
   const any = () => live[below(live.length)]!;
   // Later buffers more often, so that ops follow each other as in models.
   const recent = () => live[live.length - 1 - below(2)]!;
@@ -63,7 +63,7 @@ export function randomPlan(seed: number): OpCase {
     if (made !== undefined) live = [...live, made].slice(-MAX_LIVE);
   }
   const hidden = plan.rmsNorm(plan.selectRows(any()), builder.normal(1, WIDTH), 1e-5);
-  const logits = plan.linear(hidden, builder.matrix('f16', VOCAB_SIZE, WIDTH), null, 'f32');
+  const logits = plan.linear(hidden, builder.matrix('f16', RANDOM_VOCAB_SIZE, WIDTH), null, 'f32');
   const limits = { maxTokens: 40, maxRows: 40, contextSize: 64, blockSize: 4 };
   const opCase = builder.finish(`random-${seed}`, logits, { steps: [], tolerance: 0, limits });
   return { ...opCase, plan: plan.finish(logits) };

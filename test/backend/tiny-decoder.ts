@@ -1,6 +1,6 @@
 import type { SessionLimits } from '../../src/backend/backend.js';
 import type { Buffer, Weight } from '../../src/backend/op.js';
-import type { DType } from '../../src/tensor/dtype.js';
+import { type DType, rowMultiple } from '../../src/tensor/dtype.js';
 import { CaseBuilder, type OpCase } from './case-builder.js';
 
 /** What distinguishes the families of decoders, on two layers with 4 heads on 2. */
@@ -30,6 +30,7 @@ const NUM_HEADS = 4;
 const NUM_KV_HEADS = 2;
 const VOCAB_SIZE = 101;
 export const CONTEXT_SIZE = 96;
+/** At least; whole blocks of the storage types. */
 const INTERMEDIATE_SIZE = 160;
 
 /** A decoder with random weights whose buffers share memory, as those of real models do; nothing to run yet. */
@@ -46,6 +47,8 @@ export function tinyDecoder(name: string, shape: DecoderShape): OpCase {
   const builder = new CaseBuilder(31);
   const { plan } = builder;
   const hiddenSize = NUM_HEADS * headDim;
+  const multiple = Math.max(rowMultiple(dtype), rowMultiple(sensitive));
+  const intermediateSize = Math.ceil(INTERMEDIATE_SIZE / multiple) * multiple;
   const linearOf = (x: Buffer, weight: Weight, biased: boolean) =>
     plan.linear(x, weight, biased ? builder.normal(1, weight.rows) : null, 'f32');
   const linear = (x: Buffer, rows: number, type = dtype, biased = biases === 'all') =>
@@ -58,8 +61,8 @@ export function tinyDecoder(name: string, shape: DecoderShape): OpCase {
   const mlp = (x: Buffer) => {
     const inner =
       shape.mlp === 'gelu'
-        ? plan.gelu(linear(x, INTERMEDIATE_SIZE), true)
-        : plan.siluMul(linear(x, INTERMEDIATE_SIZE), linear(x, INTERMEDIATE_SIZE));
+        ? plan.gelu(linear(x, intermediateSize), true)
+        : plan.siluMul(linear(x, intermediateSize), linear(x, intermediateSize));
     return linear(inner, hiddenSize, sensitive);
   };
 

@@ -101,7 +101,12 @@ describe('steps of the ladder', () => {
 
   test('are those that the backend can take', () => {
     expect(namesOf('native-cpu:avx2')).toEqual(['plain C++', 'SIMD', 'threads', 'INT8', 'INT4']);
-    expect(namesOf('native-cuda:sm_90')).toEqual(['kernels one by one', 'recorded plan, CUDA graph', 'INT8', 'INT4']);
+    expect(namesOf('native-cuda:sm_90')).toEqual([
+      'plain ops launched one by one',
+      'fused ops, overlapping, CUDA graph',
+      'INT8',
+      'INT4',
+    ]);
     expect(namesOf('reference')).toEqual(['recorded plan', 'INT8', 'INT4']);
   });
 

@@ -15,6 +15,7 @@ import { batchOf, CaseBuilder, type OpCase, writeWeights } from '../backend/case
 import { expectClose } from '../backend/compare.js';
 import { csr, type RecordOptions, samplingRecords } from '../backend/sampling-records.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
+import { tinyDecoder } from '../backend/tiny-decoder.js';
 import { schedules, tinyLlama } from '../backend/tiny-llama.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
 
@@ -214,25 +215,25 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
   });
 
   describe('the launch plan', () => {
-    const launches = (tokens: number, rows: number, contextLength = 10) =>
+    const launches = (tokens: number, rows: number, fused = true, opCase: OpCase = model) =>
       describeLaunches(
-        model.plan,
-        writeWeights(model, folder),
-        model.limits,
-        { tokens, rows, contextLength },
-        { library },
+        opCase.plan,
+        writeWeights(opCase, folder),
+        opCase.limits,
+        { tokens, rows, contextLength: 10 },
+        { library, fused },
       )
         .trimEnd()
         .split('\n');
 
-    it('does every op once, in order, within the limits of the device', () => {
+    it('without fusion does every op once, in order, within the limits of the device', () => {
       for (const [tokens, rows] of [
         [1, 1],
         [3, 2],
         [29, 29],
         [64, 1],
       ] as const) {
-        const parsed = launches(tokens, rows).map((line) => {
+        const parsed = launches(tokens, rows, false).map((line) => {
           const [, op, name, kernel, x, y, threads, shared] =
             /^(\d+) (\w+): (\w+) (\d+)x(\d+) blocks of (\d+), (\d+) bytes$/.exec(line)!;
           expect(Math.min(Number(x), Number(y))).toBeGreaterThan(0);
@@ -253,28 +254,50 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
       expect(launches(5, 4)).not.toEqual(launches(4, 4));
     });
 
-    it('of one token is this', () => {
-      expect(launches(1, 1).slice(0, 20).join('\n')).toMatchInlineSnapshot(`
+    it('of one token has 5 launches a layer', () => {
+      const llama = tinyDecoder('Llama', { dtype: 'q4_0', headDim: 32, limits: { kvDtype: 'f16' } });
+      expect(launches(1, 1, true, llama).join('\n')).toMatchInlineSnapshot(`
+        "0 embed: embed 1x1 blocks of 256, 0 bytes
+        7 writeKv: linear (prepare, rmsNorm, 3 linears, heads) 2x1 blocks of 256, 78608 bytes
+        8 attention: attention 2x1 blocks of 256, 27008 bytes
+        10 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
+        14 siluMul: linear (prepare, rmsNorm, 2 linears, siluMul) 3x1 blocks of 256, 78608 bytes
+        16 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
+        23 writeKv: linear (prepare, rmsNorm, 3 linears, heads) 2x1 blocks of 256, 78608 bytes
+        24 attention: attention 2x1 blocks of 256, 27008 bytes
+        25 selectRows: selectRows 1x1 blocks of 256, 0 bytes
+        26 selectRows: selectRows 1x1 blocks of 256, 0 bytes
+        28 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
+        32 siluMul: linear (prepare, rmsNorm, 2 linears, siluMul) 3x1 blocks of 256, 78608 bytes
+        34 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
+        35 rmsNorm: rmsNorm 1x1 blocks of 256, 0 bytes
+        36 linear: linear (prepare, highest) 1x1 blocks of 256, 78672 bytes
+        37 sampling: sample 1x1 blocks of 1024, 0 bytes"
+      `);
+    });
+
+    it('without fusion is this', () => {
+      expect(launches(1, 1, false).slice(0, 20).join('\n')).toMatchInlineSnapshot(`
         "0 embed: embed 1x1 blocks of 256, 0 bytes
         1 rmsNorm: rmsNorm 1x1 blocks of 256, 0 bytes
         2 linear: prepare 8x1 blocks of 256, 0 bytes
-        2 linear: linear 4x1 blocks of 256, 86336 bytes
-        3 linear: linear 2x1 blocks of 256, 86336 bytes
-        4 linear: linear 2x1 blocks of 256, 86336 bytes
+        2 linear: linear 2x1 blocks of 256, 86336 bytes
+        3 linear: linear 1x1 blocks of 256, 86336 bytes
+        4 linear: linear 1x1 blocks of 256, 86336 bytes
         5 rope: rope 1x1 blocks of 256, 0 bytes
         6 rope: rope 1x1 blocks of 256, 0 bytes
         7 writeKv: writeKv 1x1 blocks of 128, 0 bytes
         8 attention: attention 2x1 blocks of 256, 27008 bytes
         9 linear: prepare 8x1 blocks of 256, 0 bytes
-        9 linear: linear 4x1 blocks of 256, 86336 bytes
+        9 linear: linear 2x1 blocks of 256, 86336 bytes
         10 add: add 1x1 blocks of 256, 0 bytes
         11 rmsNorm: rmsNorm 1x1 blocks of 256, 0 bytes
         12 linear: prepare 8x1 blocks of 256, 0 bytes
-        12 linear: linear 8x1 blocks of 256, 86336 bytes
-        13 linear: linear 8x1 blocks of 256, 86336 bytes
+        12 linear: linear 5x1 blocks of 256, 86336 bytes
+        13 linear: linear 5x1 blocks of 256, 86336 bytes
         14 siluMul: siluMul 1x1 blocks of 256, 0 bytes
         15 linear: prepare 8x1 blocks of 256, 0 bytes
-        15 linear: linear 4x1 blocks of 256, 86336 bytes"
+        15 linear: linear 2x1 blocks of 256, 86336 bytes"
       `);
     });
   });

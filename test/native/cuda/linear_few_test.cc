@@ -1,10 +1,8 @@
 // What LaunchLinear does at once, bit for bit what separate launches do: rows that blocks prepare for themselves,
 // matrices that share a launch, and what becomes of their products.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "check.h"
@@ -176,8 +174,6 @@ class Products {
     return device.Read([&](size_t p) { return device.out[p]->Read(); });
   }
 
-  const Setup& setup() const { return setup_; }
-
  private:
   struct Device {
     explicit Device(const Products& all)
@@ -288,7 +284,7 @@ void CheckHighest(const StorageType& type, int32_t height, int32_t num_rows, boo
   for (size_t i = 0; i < bias.size(); i++) {
     if (i % 5 == 1) bias[i] = 1e30f;
     if (i % 7 == 2) bias[i] = NAN;
-    if (i % 7 == 3) bias[i] = -INFINITY;
+    if (i % 7 == 3 || (height < 100 && i < 64)) bias[i] = -INFINITY;  // or all that the first block has
   }
   Values x = random.values(static_cast<size_t>(num_rows * columns));
   if (num_rows > 1) x[static_cast<size_t>(columns)] = INFINITY;  // nothing of row 1 is above −∞
