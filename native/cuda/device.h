@@ -29,9 +29,10 @@ enum class KernelId : int32_t {
   kLinearMany,
   kWriteKv,
   kAttention,  // with its join, if it is split
+  kAttentionMany,
   kSample,
 };
-inline constexpr int32_t kNumKernels = 16;
+inline constexpr int32_t kNumKernels = 17;
 
 struct PointwiseArgs {
   float* out;
@@ -62,6 +63,7 @@ struct Launch {
     HalveArgs halve;
     WriteKvArgs write_kv;
     AttentionArgs attention;
+    ManyAttentionArgs attention_many;
     SampleArgs sample;
   };
 };
@@ -114,12 +116,13 @@ struct DeviceApi {
   decltype(&HalfTileBytes) half_tile_bytes;
   decltype(&HalvedMatrix) halved_matrix;
   decltype(&MakeAttentionTiles) make_attention_tiles;
+  decltype(&MakeManyAttentionTiles) make_many_attention_tiles;
   decltype(&AttentionPartialFloats) attention_partial_floats;
   decltype(&SampleScratchBytes) sample_scratch_bytes;
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 3;
+inline constexpr int32_t kDeviceApiVersion = 4;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

@@ -63,6 +63,7 @@ void CheckPrimitives();
 void CheckElementwise();
 void CheckLinear();
 void CheckAttention();
+void CheckAttentionMany();
 void CheckSampling();
 void CheckShapes();
 
