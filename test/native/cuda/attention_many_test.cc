@@ -217,13 +217,14 @@ void Check(const Shape& shape) {
     ExpectSame(actual, first, "the same once more");
     tiles.push_back({});  // an empty one changes nothing
   }
-  // Errors are independent of each other, so most are far below what they might be.
-  double wrong = 0, allowed = 0;
+  // Errors are independent of each other, so most are far below the bound; but factors of 8-bit values are rounded with
+  // the weights, and where one position has all the weight that is all there is.
+  double squares = 0;
   for (size_t i = 0; i < first.size(); i++) {
-    wrong += std::pow((static_cast<double>(first[i]) - expected[i]) / tolerance[i], 2);
-    allowed += 1;
+    squares += std::pow((static_cast<double>(first[i]) - expected[i]) / tolerance[i], 2);
   }
-  if (wrong > allowed / 9) Wrong("a typical error is %g of the bound", std::sqrt(wrong / allowed));
+  const double typical = std::sqrt(squares / static_cast<double>(first.size()));
+  if (typical > (shape.dtype == KvDType::kF16 ? 0.1 : 0.4)) Wrong("a typical error is %g of the bound", typical);
 
   const std::vector<int32_t>& start = batch.query_start();
   for (size_t s = 0; s < shape.context_lens.size(); s++) {
