@@ -37,6 +37,43 @@ constexpr int32_t kBlocks = kDim <= 64    ? 4
 // Largest weights are 2^kWeightBits.
 constexpr float kWeightBits = 10.0f;
 
+ENGINE_DEVICE int FirstVisible(const ManyAttentionArgs& args, int position) {
+  return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
+}
+
+// The pairs of the block's tile, with its KV head.
+class TileRows {
+ public:
+  ENGINE_DEVICE explicit TileRows(const ManyAttentionArgs& args)
+      : args_(args), tile_(args.tiles[BlockIndex()]), heads_per_kv_(args.num_heads / args.cache.num_kv_heads) {}
+
+  ENGINE_DEVICE int sequence() const { return tile_.sequence; }
+  ENGINE_DEVICE int first() const { return tile_.first_row; }
+  // Less than first() if there are none.
+  ENGINE_DEVICE int last() const {
+    const int end = tile_.num_tokens * heads_per_kv_;
+    return (end < first() + kManyAttentionRows ? end : first() + kManyAttentionRows) - 1;
+  }
+  ENGINE_DEVICE int position(int row) const { return tile_.first_position + row / heads_per_kv_; }
+  // Of its first value in q and out.
+  ENGINE_DEVICE size_t Place(int row) const {
+    const int token = tile_.first_token + row / heads_per_kv_;
+    const int head = BlockIndexY() * heads_per_kv_ + row % heads_per_kv_;
+    return (static_cast<size_t>(token) * static_cast<size_t>(args_.num_heads) + static_cast<size_t>(head)) *
+           static_cast<size_t>(args_.cache.head_dim);
+  }
+  // Row `in_warp` of the warp's 16; beyond the last row it is the last one once more.
+  ENGINE_DEVICE int OfWarp(int in_warp) const { return Exists(in_warp) ? InTile(in_warp) : last(); }
+  ENGINE_DEVICE bool Exists(int in_warp) const { return InTile(in_warp) <= last(); }
+
+ private:
+  ENGINE_DEVICE int InTile(int in_warp) const { return first() + ThreadIndex() / 32 * kWarpRows + in_warp; }
+
+  const ManyAttentionArgs& args_;
+  ManyAttentionTile tile_;
+  int heads_per_kv_;
+};
+
 // One query row, as the four lanes know it that share it.
 struct QueryRow {
   int position;
@@ -93,42 +130,23 @@ AttentionManyKernel(ManyAttentionArgs args) {
   using Stages = KvStages<kDType, kDim, kThreads>;
   constexpr int kPositions = Stages::kPositions;
   constexpr bool kCodes = Stages::kCodes;
-  const KvCache& cache = args.cache;
-  const ManyAttentionTile tile = args.tiles[BlockIndex()];
-  const int kv_head = BlockIndexY();
-  const int heads_per_kv = args.num_heads / cache.num_kv_heads;
-  const int num_rows = tile.num_tokens * heads_per_kv - tile.first_row;
-  if (num_rows <= 0) return;
-  const int last_row = tile.first_row + (num_rows < kManyAttentionRows ? num_rows : kManyAttentionRows) - 1;
-
-  const auto position_of = [&](int row) { return tile.first_position + row / heads_per_kv; };
-  // Of a row's first value in q and out.
-  const auto place_of = [&](int row) {
-    const int token = tile.first_token + row / heads_per_kv;
-    const int head = kv_head * heads_per_kv + row % heads_per_kv;
-    return (static_cast<size_t>(token) * static_cast<size_t>(args.num_heads) + static_cast<size_t>(head)) *
-           static_cast<size_t>(cache.head_dim);
-  };
-  const auto first_visible = [&](int position) {
-    return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
-  };
-  Stages stages(*SharedMemory<typename Stages::Shared>(), cache, kv_head,
-                args.block_tables + static_cast<size_t>(tile.sequence) * static_cast<size_t>(args.max_blocks),
-                first_visible(position_of(tile.first_row)), position_of(last_row) + 1);
+  const TileRows tile(args);
+  if (tile.last() < tile.first()) return;
+  Stages stages(*SharedMemory<typename Stages::Shared>(), args.cache, BlockIndexY(),
+                args.block_tables + static_cast<size_t>(tile.sequence()) * static_cast<size_t>(args.max_blocks),
+                FirstVisible(args, tile.position(tile.first())), tile.position(tile.last()) + 1);
 
   const int lane = ThreadIndex() % 32;
-  const int warp_row = tile.first_row + ThreadIndex() / 32 * kWarpRows;
-  const auto limited = [&](int row) { return row < last_row ? row : last_row; };
   // All rows of the warp see positions up to the lowest one's, and none before the first that the highest one sees.
-  const int all_see_end = position_of(limited(warp_row)) + 1;
-  const int all_see_begin = first_visible(position_of(limited(warp_row + kWarpRows - 1)));
+  const int all_see_end = tile.position(tile.OfWarp(0)) + 1;
+  const int all_see_begin = FirstVisible(args, tile.position(tile.OfWarp(kWarpRows - 1)));
   QueryRow rows[2];
   Queries<kDim> queries;
   ENGINE_UNROLL
   for (int half = 0; half < 2; half++) {
-    const int row = limited(warp_row + lane / 4 + 8 * half);  // those beyond the last are the last once more
-    rows[half] = {.position = position_of(row), .factor = 0.0f, .max = -Infinity(), .total = 0.0f};
-    LoadQuery<kDim>(queries, rows[half], half, args.q + place_of(row), args);
+    const int row = tile.OfWarp(lane / 4 + 8 * half);
+    rows[half] = {.position = tile.position(row), .factor = 0.0f, .max = -Infinity(), .total = 0.0f};
+    LoadQuery<kDim>(queries, rows[half], half, args.q + tile.Place(row), args);
   }
   const auto visible = static_cast<uint32_t>(args.window > 0 ? args.window : 0x7fffffff);  // positions of a row
 
@@ -235,20 +253,22 @@ AttentionManyKernel(ManyAttentionArgs args) {
     stages.Leave(chunk);
   }
 
+  const TileRows again(args);  // rather than kept in registers meanwhile
   ENGINE_UNROLL
   for (int half = 0; half < 2; half++) {
     float total = rows[half].total;
     ENGINE_UNROLL
     for (int mask = 1; mask < 4; mask *= 2) total = Add(total, ShuffleXor(total, mask));
     const float inverse = Divide(1.0f, total);
-    const int row = warp_row + lane / 4 + 8 * half;
-    float* out = args.out + place_of(limited(row));
+    const int in_warp = lane / 4 + 8 * half;
+    if (!again.Exists(in_warp)) continue;
+    float* out = args.out + again.Place(again.OfWarp(in_warp));
     ENGINE_UNROLL
     for (int n = 0; n < kDim / 8; n++) {
       ENGINE_UNROLL
       for (int i = 0; i < 2; i++) {
         const int d = 8 * n + lane % 4 * 2 + i;
-        if (row <= last_row && d < cache.head_dim) out[d] = Multiply(outputs[n][2 * half + i], inverse);
+        if (d < args.cache.head_dim) out[d] = Multiply(outputs[n][2 * half + i], inverse);
       }
     }
   }

@@ -33,7 +33,8 @@ class KvStages {
   using Scales = ChunkScales<kPositions>;
 
   struct Place {
-    uint32_t block, offset;
+    uint32_t block;  // of the KV head: block · num_kv_heads + kv_head
+    uint32_t offset;
   };
   // Halves arrive where they are used, in one of two chunks. Codes arrive beside the one chunk, and become halves when
   // everyone is done with those of the chunk before.
@@ -48,13 +49,11 @@ class KvStages {
   ENGINE_DEVICE KvStages(Shared& shared, const KvCache& cache, int kv_head, const int32_t* block_table, int begin,
                          int end)
       : shared_(shared),
-        keys_(KvBlock(cache, cache.keys, 0, kv_head)),
-        values_(KvBlock(cache, cache.values, 0, kv_head)),
+        cache_(cache),
+        kv_head_(static_cast<uint32_t>(kv_head)),
         block_table_(block_table),
-        block_bytes_(static_cast<uint32_t>(cache.num_kv_heads) *
-                     static_cast<uint32_t>(KvBlockBytes(kDType, cache.head_dim, cache.block_size))),
-        block_size_(cache.block_size),
-        row_bytes_(KvRowBytes(kDType, cache.head_dim)),
+        block_bytes_(static_cast<uint32_t>(KvBlockBytes(kDType, cache.head_dim, cache.block_size))),
+        row_bytes_(static_cast<uint32_t>(KvRowBytes(kDType, cache.head_dim))),
         begin_(begin),
         end_(end) {
     SetPlaces(first_chunk());
@@ -91,6 +90,7 @@ class KvStages {
   static constexpr uint32_t kItems = kPieces * kPositions / kThreads;       // of them, a thread's of a chunk
   static_assert(kItems * kThreads == kPieces * kPositions);
 
+  ENGINE_DEVICE uint32_t block_size() const { return static_cast<uint32_t>(cache_.block_size); }
   ENGINE_DEVICE static uint32_t Thread() { return static_cast<uint32_t>(ThreadIndex()); }
 
   // Where the positions of a chunk lie; places of two chunks are kept.
@@ -98,9 +98,10 @@ class KvStages {
     if (Thread() >= kPositions) return;
     int position = chunk * kPositions + ThreadIndex();
     position = position < begin_ ? begin_ : position >= end_ ? end_ - 1 : position;
-    const uint32_t slot = static_cast<uint32_t>(position), block_size = static_cast<uint32_t>(block_size_);
-    shared_.places[chunk & 1][ThreadIndex()] = {static_cast<uint32_t>(block_table_[slot / block_size]),
-                                                slot % block_size};
+    const uint32_t slot = static_cast<uint32_t>(position), size = block_size();
+    const uint32_t block = static_cast<uint32_t>(block_table_[slot / size]);
+    shared_.places[chunk & 1][ThreadIndex()] = {block * static_cast<uint32_t>(cache_.num_kv_heads) + kv_head_,
+                                                slot % size};
   }
 
   ENGINE_DEVICE const uint8_t* InBlock(const uint8_t* base, const Place& place) const {
@@ -114,28 +115,31 @@ class KvStages {
     Chunk& halves = shared_.chunks[kCodes ? 0 : chunk & 1];
     uint8_t* keys = kCodes ? shared_.codes : halves.keys[0][0];
     uint8_t* values = kCodes ? shared_.codes + kPositions * kDim : halves.values[0][0];
-    const uint32_t last_piece = static_cast<uint32_t>(row_bytes_) / 16 - 1;
-    const auto limited = [&](uint32_t piece) { return 16 * (piece < last_piece ? piece : last_piece); };
     const uint32_t thread = Thread();
     const Place own = places[thread % kPositions];
-    const uint8_t* key = InBlock(keys_, own) + 16 * own.offset;
+    const uint8_t* key = InBlock(cache_.keys, own);
+    // From piece to piece, so that offsets need no registers between fetches.
+    const uint32_t step = 16 * block_size();
+    const uint32_t last = 16 * own.offset + (row_bytes_ / 16 - 1) * step;
+    uint32_t offset = 16 * own.offset + thread / kPositions * step;
     ENGINE_UNROLL
-    for (uint32_t i = 0; i < kItems; i++) {
-      const uint32_t item = i * kThreads + thread;
-      CopyAsync16(keys + 16 * item, key + limited(item / kPositions) * static_cast<uint32_t>(block_size_));
+    for (uint32_t i = 0; i < kItems; i++, offset += kThreads / kPositions * step) {
+      CopyAsync16(keys + 16 * (i * kThreads + thread), key + (offset < last ? offset : last));
     }
     ENGINE_UNROLL
     for (uint32_t i = 0; i < kItems; i++) {
       const uint32_t item = i * kThreads + thread;
+      const uint32_t in_row = 16 * (item % kPieces);
       const Place place = places[item / kPieces];
       CopyAsync16(values + 16 * (kCodes ? item : item / kPieces * (kPieces + 1) + item % kPieces),
-                  InBlock(values_, place) + (place.offset * static_cast<uint32_t>(row_bytes_) + limited(item % kPieces)));
+                  InBlock(cache_.values, place) +
+                      (place.offset * row_bytes_ + (in_row < row_bytes_ - 16 ? in_row : row_bytes_ - 16)));
     }
     CommitCopies();
     if constexpr (kCodes) {
       if (thread >= 2 * kPositions) return;
-      const uint8_t* block = InBlock(thread < kPositions ? keys_ : values_, own);
-      fetched_scale_ = reinterpret_cast<const float*>(block + row_bytes_ * block_size_)[own.offset];
+      const uint8_t* block = InBlock(thread < kPositions ? cache_.keys : cache_.values, own);
+      fetched_scale_ = reinterpret_cast<const float*>(block + row_bytes_ * block_size())[own.offset];
     }
   }
 
@@ -194,12 +198,11 @@ class KvStages {
   }
 
   Shared& shared_;
-  const uint8_t* keys_;    // of the KV head in block 0
-  const uint8_t* values_;
+  const KvCache& cache_;
+  uint32_t kv_head_;
   const int32_t* block_table_;
-  uint32_t block_bytes_;  // of all KV heads
-  int block_size_;
-  int row_bytes_;
+  uint32_t block_bytes_;  // of a KV head
+  uint32_t row_bytes_;
   int begin_, end_;
   float fetched_scale_ = 0.0f;
 };
