@@ -217,6 +217,7 @@ AttentionManyKernel(ManyAttentionArgs args) {
         }
       }
     }
+    stages.Receive(chunk);
     // Most chunks have no new maximum.
     if (Ballot(before[0] != 1.0f || before[1] != 1.0f) != 0) {
       ENGINE_UNROLL
@@ -250,7 +251,6 @@ AttentionManyKernel(ManyAttentionArgs args) {
         MultiplyTiles(outputs[n + 1], weights, b[2], b[3]);
       }
     }
-    stages.Leave(chunk);
   }
 
   const TileRows again(args);  // rather than kept in registers meanwhile

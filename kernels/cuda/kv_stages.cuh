@@ -77,8 +77,8 @@ class KvStages {
     }
     if (chunk + 1 < end_chunk()) Fetch(chunk + 1);
   }
-  // After the chunk was used.
-  ENGINE_DEVICE void Leave(int chunk) {
+  // All threads, some time after Enter: what it has loaded into registers of the next chunk is there by now.
+  ENGINE_DEVICE void Receive(int chunk) {
     if (chunk + 1 < end_chunk()) PutScales(chunk + 1);
   }
 
