@@ -11,7 +11,8 @@
 // Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
 // rows in a step they do not depend on the other rows either, bit for bit. With more, linear layers read weights
 // rounded to half precision, in another order, and again a row's result is the same whatever the others are:
-// LinearBatch and LinearMany give the same bits.
+// LinearBatch and LinearMany give the same bits. Attention is another function of a row's own sequence where that
+// catches up by kManyTokens or more (LaunchAttentionMany).
 #pragma once
 
 #include <cstddef>
@@ -341,6 +342,45 @@ size_t AttentionPartialFloats(int32_t num_tokens, int32_t num_heads, int32_t hea
 LaunchShape ShapeOfAttention(const AttentionArgs& args);
 LaunchShape ShapeOfAttentionJoin(const AttentionArgs& args);
 int LaunchAttention(Stream stream, const AttentionArgs& args);
+
+// Sequences that catch up by so many tokens in a step go through LaunchAttentionMany, where CanAttendMany; all others
+// through LaunchAttention. Which of the two a row goes through depends on its own sequence alone.
+inline constexpr int32_t kManyTokens = 16;
+// Query rows of a block of LaunchAttentionMany.
+inline constexpr int32_t kManyAttentionRows = 64;
+
+// kManyAttentionRows (token, head) pairs of a sequence and any KV head, counted token by token over the heads of the KV
+// head. What is there of them: pairs of num_tokens tokens.
+struct ManyAttentionTile {
+  int32_t sequence;
+  int32_t first_token;     // of the sequence in the step
+  int32_t first_position;  // its position
+  int32_t num_tokens;      // of the sequence in the step; 0: the tile is empty
+  int32_t first_row;       // pair
+};
+// Tiles of all sequences with at least kManyTokens tokens, most work first; returns how many there are, at most
+// MaxManyAttentionTiles.
+int32_t MakeManyAttentionTiles(ManyAttentionTile* out, const int32_t* query_start, const int32_t* context_lens,
+                               int32_t num_seqs, int32_t heads_per_kv);
+constexpr int32_t MaxManyAttentionTiles(int32_t num_tokens, int32_t heads_per_kv) {
+  return num_tokens / kManyTokens + static_cast<int32_t>(int64_t{num_tokens} * heads_per_kv / kManyAttentionRows);
+}
+
+struct ManyAttentionArgs {
+  float* out;  // [num_tokens, num_heads · head_dim]
+  const float* q;
+  const ManyAttentionTile* tiles;  // [num_tiles]
+  const int32_t* block_tables;     // [num_seqs, max_blocks]
+  int32_t num_tiles, max_blocks, num_heads;
+  int32_t window;  // 0: none
+  float scale;
+  KvCache cache;  // f16 or int8
+};
+// Queries are rounded to halves once, so where activations have two parts or keys and values 32 bits it is not for
+// them.
+constexpr bool CanAttendMany(KvDType dtype, int32_t parts) { return dtype != KvDType::kF32 && parts == 1; }
+LaunchShape ShapeOfAttentionMany(const ManyAttentionArgs& args);
+int LaunchAttentionMany(Stream stream, const ManyAttentionArgs& args);
 
 // --- Sampling --------------------------------------------------------------------------------------------------------
 

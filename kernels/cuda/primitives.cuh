@@ -84,11 +84,19 @@ ENGINE_DEVICE double Add(double a, double b) { return __dadd_rn(a, b); }
 ENGINE_DEVICE float Divide(float a, float b) { return __fdiv_rn(a, b); }
 ENGINE_DEVICE float SquareRoot(float a) { return __fsqrt_rn(a); }
 ENGINE_DEVICE float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+// The larger one; if one is NaN, the other.
+ENGINE_DEVICE float Maximum(float a, float b) { return fmaxf(a, b); }
 ENGINE_DEVICE float RoundEven(float a) { return rintf(a); }
 ENGINE_DEVICE uint32_t MultiplyHigh(uint32_t a, uint32_t b) { return __umulhi(a, b); }
 ENGINE_DEVICE int PopulationCount(uint32_t word) { return __popc(word); }
 // 2^x to about 2 units in the last place, 0 for −∞.
 ENGINE_DEVICE float PowerOfTwo(float x) { return exp2f(x); }
+// The same in one instruction, with 0 for results below 2^−126.
+ENGINE_DEVICE float FastPowerOfTwo(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
 
 ENGINE_DEVICE uint16_t HalfOf(float value) {
   uint16_t half;
@@ -197,6 +205,22 @@ ENGINE_DEVICE void BulkCopy(void*, const void*, uint32_t, uint64_t*) {}
 #endif
 
 // --- Matrix unit -----------------------------------------------------------------------------------------------------
+
+// Four matrices of 8 rows by 8 halves from shared memory (ldmatrix): lane 8i + r gives the address of row r of matrix i,
+// 16 aligned bytes. With g = lane / 4 and c = lane % 4, a lane gets in matrices[i] row g, columns 2c and 2c + 1 of
+// matrix i; transposed, column g of rows 2c and 2c + 1.
+ENGINE_DEVICE void LoadMatrices(uint32_t (&matrices)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(SharedAddress(row))
+               : "memory");
+}
+ENGINE_DEVICE void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(SharedAddress(row))
+               : "memory");
+}
 
 // d += a · b with a [16, 16] and b [16, 8] in half precision, d [16, 8] in float32 (mma.m16n8k16). With g = lane / 4
 // and c = lane % 4, a lane holds

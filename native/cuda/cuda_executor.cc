@@ -41,13 +41,16 @@ Failure CheckSupport(const Plan& plan, const Device& device) {
   return {};
 }
 
-Bucket BucketOf(const Plan& plan, const StepSize& step, bool head, bool sampling) {
+Bucket BucketOf(const Plan& plan, const StepSize& step, int32_t parts, const std::vector<int32_t>& query_start,
+                bool head, bool sampling) {
   const Limits& limits = plan.limits;
   int32_t chunks = 1;
   while (chunks * kAttentionChunk < step.context_len) chunks *= 2;
-  return {.num_tokens = RoundToBucket(step.num_tokens, limits.max_tokens),
+  const int32_t num_tokens = RoundToBucket(step.num_tokens, limits.max_tokens);
+  return {.num_tokens = num_tokens,
           .num_rows = RoundToBucket(step.num_rows, limits.max_rows),
           .num_chunks = std::min(chunks, CeilDivide(limits.context_size, kAttentionChunk)),
+          .tiles = TileCountsOf(plan, parts, query_start, num_tokens),
           .head = head,
           .sampling = sampling};
 }
@@ -156,7 +159,8 @@ class CudaExecutor final : public Executor {
     if (batch.num_tokens() == 0) return {};
     const StepSize size = {batch.num_tokens(), batch.sampling.num_rows(),
                            *std::max_element(batch.context_lens.begin(), batch.context_lens.end())};
-    const Bucket bucket = BucketOf(plan_, size, outputs.needs_head(batch), batch.sampling.needs_logits());
+    const Bucket bucket =
+        BucketOf(plan_, size, cuda_.parts, batch.query_start, outputs.needs_head(batch), batch.sampling.needs_logits());
     bool moved = false;
     if (Failure failure = inputs_.Reserve(batch, bucket, &moved)) return failure;
     if (moved) DropLaunches();
@@ -351,7 +355,12 @@ Failure DescribeLaunches(const Plan& plan, const CudaRequest& request, const Ste
   CarveAreas(plan, device, weights.matrices(), request.parts, &activations, &kv, &areas);
   const Placement placement = {plan,          device,       areas, weights.matrices(), weights.vectors(),
                                request.parts, request.fused};
-  const Bucket bucket = BucketOf(plan, step, true, step.num_rows > 0);
+  const int32_t num_seqs = std::max(step.num_rows, 1);
+  std::vector<int32_t> query_start;
+  for (int32_t s = 0; s <= num_seqs; s++) {
+    query_start.push_back(static_cast<int32_t>(int64_t{step.num_tokens} * s / num_seqs));
+  }
+  const Bucket bucket = BucketOf(plan, step, request.parts, query_start, true, step.num_rows > 0);
   *text = LaunchesToText(plan, device, MakeLaunches(placement, bucket, CarveInputs(bucket, &inputs)));
   return {};
 }

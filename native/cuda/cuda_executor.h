@@ -7,6 +7,7 @@
 
 namespace engine::cuda {
 
+// Of as many sequences as rows, which share the tokens evenly.
 struct StepSize {
   int32_t num_tokens;
   int32_t num_rows;

@@ -30,9 +30,10 @@ enum class KernelId : int32_t {
   kWriteKv,
   kHeads,
   kAttention,  // with its join, if it is split
+  kAttentionMany,
   kSample,
 };
-inline constexpr int32_t kNumKernels = 17;
+inline constexpr int32_t kNumKernels = 18;
 
 struct PointwiseArgs {
   float* out;
@@ -64,6 +65,7 @@ struct Launch {
     WriteKvArgs write_kv;
     HeadsArgs heads;
     AttentionArgs attention;
+    ManyAttentionArgs attention_many;
     SampleArgs sample;
   };
 };
@@ -118,6 +120,7 @@ struct DeviceApi {
   decltype(&HalfTileBytes) half_tile_bytes;
   decltype(&HalvedMatrix) halved_matrix;
   decltype(&MakeAttentionTiles) make_attention_tiles;
+  decltype(&MakeManyAttentionTiles) make_many_attention_tiles;
   decltype(&AttentionPartialFloats) attention_partial_floats;
   decltype(&SampleScratchBytes) sample_scratch_bytes;
 };

@@ -33,6 +33,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfHeads(launch.heads);
     case KernelId::kAttention:
       return ShapeOfAttention(launch.attention);
+    case KernelId::kAttentionMany:
+      return ShapeOfAttentionMany(launch.attention_many);
     case KernelId::kSample:
       return ShapeOfSample(limits, launch.sample);
   }
@@ -74,6 +76,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchHeads(stream, launch.heads);
     case KernelId::kAttention:
       return LaunchAttention(stream, launch.attention);
+    case KernelId::kAttentionMany:
+      return LaunchAttentionMany(stream, launch.attention_many);
     case KernelId::kSample:
       return LaunchSample(stream, limits, launch.sample);
   }
@@ -90,6 +94,7 @@ void SetKernels(DeviceApi* api) {
   api->half_tile_bytes = &HalfTileBytes;
   api->halved_matrix = &HalvedMatrix;
   api->make_attention_tiles = &MakeAttentionTiles;
+  api->make_many_attention_tiles = &MakeManyAttentionTiles;
   api->attention_partial_floats = &AttentionPartialFloats;
   api->sample_scratch_bytes = &SampleScratchBytes;
 }

@@ -81,6 +81,19 @@ class Recorder {
 
   void operator()(const AttentionOp& op) {
     const KvCache& cache = p_.areas.kv[op.layer];
+    if (bucket_.tiles.many > 0) {
+      New(KernelId::kAttentionMany).attention_many = {.out = Data(op.out),
+                                                      .q = Data(op.q),
+                                                      .tiles = inputs_.many_tiles,
+                                                      .block_tables = inputs_.block_tables,
+                                                      .num_tiles = bucket_.tiles.many,
+                                                      .max_blocks = MaxBlocks(p_.plan),
+                                                      .num_heads = Width(op.q) / cache.head_dim,
+                                                      .window = op.window,
+                                                      .scale = op.scale,
+                                                      .cache = cache};
+    }
+    if (bucket_.tiles.few == 0) return;
     New(KernelId::kAttention).attention = {
         .out = Data(op.out),
         .q = Data(op.q),
@@ -88,7 +101,7 @@ class Recorder {
         .block_tables = inputs_.block_tables,
         .partials = p_.areas.partials,
         .num_tokens = bucket_.num_tokens,
-        .num_tiles = bucket_.num_tokens,
+        .num_tiles = bucket_.tiles.few,
         .max_blocks = MaxBlocks(p_.plan),
         .num_heads = Width(op.q) / cache.head_dim,
         .num_chunks = bucket_.num_chunks,
@@ -217,7 +230,7 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 
 constexpr const char* kKernelNames[kNumKernels] = {
     "embed",  "rmsNorm",     "layerNorm", "rope",       "siluMul", "gelu",  "add",       "selectRows", "prepare",
-    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "sample"};
+    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "attentionMany", "sample"};
 
 // What a launch does besides its kernel's own work.
 std::string DetailsOf(const Launch& launch) {
@@ -284,7 +297,8 @@ InputPlaces CarveInputs(const Bucket& bucket, Carver* carver) {
   places.positions = carver->Take<int32_t>(tokens);
   places.slot_mapping = carver->Take<int32_t>(tokens);
   places.rows = carver->Take<int32_t>(rows);
-  places.tiles = carver->Take<AttentionTile>(tokens);
+  places.tiles = carver->Take<AttentionTile>(static_cast<uint64_t>(bucket.tiles.few));
+  places.many_tiles = carver->Take<ManyAttentionTile>(static_cast<uint64_t>(bucket.tiles.many));
   places.sampling = carver->Take<SamplingRow>(rows);
   places.block_tables = carver->Take<int32_t>(0);
   return places;

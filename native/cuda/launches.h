@@ -10,13 +10,21 @@
 
 namespace engine::cuda {
 
+// Room for tiles of LaunchAttention and LaunchAttentionMany; 0 where no sequence of the step goes through it.
+struct TileCounts {
+  int32_t few, many;
+
+  bool operator==(const TileCounts&) const = default;
+};
+
 // What distinguishes launch plans. A step with fewer tokens, rows or chunks is padded: token id 0 in no slot, no tile
 // of attention, rows for which nothing is sampled.
 struct Bucket {
   int32_t num_tokens;
   int32_t num_rows;    // 0: nothing after selectRows
   int32_t num_chunks;  // of the longest context
-  bool head;           // logits are wanted, or a token
+  TileCounts tiles;
+  bool head;  // logits are wanted, or a token
   bool sampling;
 
   bool operator==(const Bucket&) const = default;
@@ -28,13 +36,14 @@ int32_t RoundToBucket(int32_t count, int32_t most);
 
 // Inputs of a step on the device, as a bucket lays them out from the start of the input area.
 struct InputPlaces {
-  const int32_t* ids;           // [num_tokens]
-  const int32_t* positions;     // [num_tokens]
-  const int32_t* slot_mapping;  // [num_tokens]
-  const int32_t* rows;          // [num_rows] of tokens, for selectRows
-  const AttentionTile* tiles;   // [num_tokens]
-  const SamplingRow* sampling;  // [num_rows]
-  const int32_t* block_tables;  // [num_seqs, max_blocks]
+  const int32_t* ids;                   // [num_tokens]
+  const int32_t* positions;             // [num_tokens]
+  const int32_t* slot_mapping;          // [num_tokens]
+  const int32_t* rows;                  // [num_rows] of tokens, for selectRows
+  const AttentionTile* tiles;           // [tiles.few]
+  const ManyAttentionTile* many_tiles;  // [tiles.many]
+  const SamplingRow* sampling;          // [num_rows]
+  const int32_t* block_tables;          // [num_seqs, max_blocks]
 };
 // Takes everything but the block tables, which come last.
 InputPlaces CarveInputs(const Bucket& bucket, Carver* carver);

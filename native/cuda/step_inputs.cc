@@ -27,7 +27,30 @@ const T* Moved(const T* element, const std::vector<T>& from, const T* copy) {
   return copy + (element - from.data());
 }
 
+// The most in any layer: a layer with fewer fills its tiles less.
+int32_t HeadsPerKv(const Plan& plan) {
+  int32_t most = 1;
+  for (const Op& op : plan.ops) {
+    if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+      const KvLayerInfo& layer = plan.kv_layers[attention->layer];
+      most = std::max(most, plan.buffers[attention->q].width / layer.head_dim / layer.num_kv_heads);
+    }
+  }
+  return most;
+}
+
+bool HasManyTokens(const std::vector<int32_t>& query_start, size_t sequence) {
+  return query_start[sequence + 1] - query_start[sequence] >= kManyTokens;
+}
+
 }  // namespace
+
+TileCounts TileCountsOf(const Plan& plan, int32_t parts, const std::vector<int32_t>& query_start, int32_t num_tokens) {
+  bool few = false, many = false;
+  for (size_t s = 0; s + 1 < query_start.size(); s++) (HasManyTokens(query_start, s) ? many : few) = true;
+  if (!many || !CanAttendMany(plan.limits.kv_dtype, parts)) return {num_tokens, 0};
+  return {few ? num_tokens : 0, MaxManyAttentionTiles(num_tokens, HeadsPerKv(plan))};
+}
 
 Failure StepInputs::Reserve(const Batch& batch, const Bucket& bucket, bool* moved) {
   Carver measure(nullptr), device(nullptr);
@@ -68,17 +91,7 @@ void StepInputs::Lay(const Batch& batch, const Bucket& bucket, const float* logi
     Fill(to.ids, batch.token_ids, bucket.num_tokens, 0);
     Fill(to.positions, batch.positions, bucket.num_tokens, 0);
     Fill(to.slot_mapping, batch.slot_mapping, bucket.num_tokens, -1);
-    auto* tiles = const_cast<AttentionTile*>(to.tiles);
-    std::fill_n(tiles, bucket.num_tokens, AttentionTile{});
-    int32_t heads_per_kv = 1;
-    for (const Op& op : plan_.ops) {
-      if (const auto* attention = std::get_if<AttentionOp>(&op)) {
-        const KvLayerInfo& layer = plan_.kv_layers[attention->layer];
-        heads_per_kv = plan_.buffers[attention->q].width / layer.head_dim / layer.num_kv_heads;
-      }
-    }
-    device_.api->make_attention_tiles(tiles, batch.query_start.data(), batch.context_lens.data(), batch.num_seqs(),
-                                      heads_per_kv);
+    LayTiles(batch, bucket, to);
     const auto given = static_cast<size_t>(batch.max_blocks());
     for (size_t s = 0; s < num_seqs; s++) {
       for (size_t b = 0; b < columns; b++) {
@@ -93,6 +106,28 @@ void StepInputs::Lay(const Batch& batch, const Bucket& bucket, const float* logi
     std::fill_n(const_cast<SamplingRow*>(to.sampling), bucket.num_rows, SamplingRow{});
   }
   if (bucket.sampling) LaySampling(batch, logits, const_cast<SamplingRow*>(to.sampling), host, device);
+}
+
+void StepInputs::LayTiles(const Batch& batch, const Bucket& bucket, const InputPlaces& to) const {
+  const DeviceApi& api = *device_.api;
+  const int32_t heads_per_kv = HeadsPerKv(plan_);
+  if (bucket.tiles.few > 0) {
+    auto* tiles = const_cast<AttentionTile*>(to.tiles);
+    AttentionTile* end = tiles + api.make_attention_tiles(tiles, batch.query_start.data(), batch.context_lens.data(),
+                                                          batch.num_seqs(), heads_per_kv);
+    if (bucket.tiles.many > 0) {
+      end = std::remove_if(tiles, end, [&](const AttentionTile& tile) {
+        return HasManyTokens(batch.query_start, static_cast<size_t>(tile.sequence));
+      });
+    }
+    std::fill(end, tiles + bucket.tiles.few, AttentionTile{});
+  }
+  if (bucket.tiles.many > 0) {
+    auto* tiles = const_cast<ManyAttentionTile*>(to.many_tiles);
+    const int32_t count = api.make_many_attention_tiles(tiles, batch.query_start.data(), batch.context_lens.data(),
+                                                        batch.num_seqs(), heads_per_kv);
+    std::fill(tiles + count, tiles + bucket.tiles.many, ManyAttentionTile{});
+  }
 }
 
 void StepInputs::LaySampling(const Batch& batch, const float* logits, SamplingRow* rows, Carver* host,

@@ -2,10 +2,15 @@
 // bucket have follow from the bucket; block tables, histories, biases and masks lie behind.
 #pragma once
 
+#include <vector>
+
 #include "native/batch.h"
 #include "native/cuda/launches.h"
 
 namespace engine::cuda {
+
+// Of a step whose sequences have query_start[s + 1] − query_start[s] tokens, padded to `num_tokens`.
+TileCounts TileCountsOf(const Plan& plan, int32_t parts, const std::vector<int32_t>& query_start, int32_t num_tokens);
 
 class StepInputs {
  public:
@@ -26,6 +31,7 @@ class StepInputs {
   // Writes the batch to where `host` carves; without a base it only counts. `device` carves the same from the buffer
   // there.
   void Lay(const Batch& batch, const Bucket& bucket, const float* logits, Carver* host, Carver* device) const;
+  void LayTiles(const Batch& batch, const Bucket& bucket, const InputPlaces& to) const;
   void LaySampling(const Batch& batch, const float* logits, SamplingRow* rows, Carver* host, Carver* device) const;
 
   const Plan& plan_;

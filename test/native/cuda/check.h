@@ -64,6 +64,7 @@ void CheckElementwise();
 void CheckLinear();
 void CheckLinearFew();
 void CheckAttention();
+void CheckAttentionMany();
 void CheckSampling();
 void CheckShapes();
 

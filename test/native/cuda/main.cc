@@ -57,8 +57,9 @@ int main(int argc, char** argv) {
   const std::string only = argc > 2 ? argv[2] : "";
   OpenDevice();
   const std::pair<const char*, void (*)()> parts[] = {
-      {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise}, {"linear", &CheckLinear},
-      {"few", &CheckLinearFew},         {"attention", &CheckAttention},     {"sampling", &CheckSampling},
+      {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise},      {"linear", &CheckLinear},
+      {"few", &CheckLinearFew},         {"attention", &CheckAttention},          {"attention-many", &CheckAttentionMany},
+      {"sampling", &CheckSampling},
       {"shapes", &CheckShapes}};
   for (const auto& [name, check] : parts) {
     if (only.empty() || only == name) check();

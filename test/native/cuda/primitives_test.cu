@@ -49,6 +49,67 @@ void CheckMultiply() {
   }
 }
 
+// Four matrices of 8 by 8 halves, as they are and transposed: out[matrix][lane] of 2 · 4.
+ENGINE_KERNEL(32, 1) MatricesKernel(uint32_t* out, const uint16_t* in) {
+  uint16_t* const rows = SharedMemory<uint16_t>();
+  for (int i = ThreadIndex(); i < 256; i += 32) rows[i] = in[i];
+  SyncWarp();
+  uint32_t matrices[4], transposed[4];
+  LoadMatrices(matrices, rows + 8 * ThreadIndex());
+  LoadTransposedMatrices(transposed, rows + 8 * ThreadIndex());
+  for (int i = 0; i < 4; i++) {
+    out[32 * i + ThreadIndex()] = matrices[i];
+    out[32 * (i + 4) + ThreadIndex()] = transposed[i];
+  }
+}
+
+void CheckMatrices() {
+  std::vector<uint16_t> halves(256);
+  for (size_t i = 0; i < 256; i++) halves[i] = static_cast<uint16_t>(i * 257);
+  std::vector<uint32_t> expected;
+  for (const bool transposed : {false, true}) {
+    for (size_t i = 0; i < 4; i++) {
+      for (size_t lane = 0; lane < 32; lane++) {
+        const auto element = [&](size_t r, size_t c) -> uint32_t {
+          return halves[64 * i + (transposed ? 8 * c + r : 8 * r + c)];
+        };
+        expected.push_back(element(lane / 4, lane % 4 * 2) | element(lane / 4, lane % 4 * 2 + 1) << 16);
+      }
+    }
+  }
+  const DeviceArray<uint16_t> in(halves);
+  for (Ways ways; ways.Next();) {
+    const DeviceArray<uint32_t> out(256);
+    Expect(Launch(TestStream(), {1, 1, 32, 512}, &MatricesKernel, out.data(), in.data()));
+    ExpectSame(out.Read(), expected, "matrices");
+  }
+}
+
+ENGINE_KERNEL(32, 1) PowersKernel(float* out) {
+  if (ThreadIndex() > 0) return;
+  for (int i = 0; i < 32; i++) out[i] = FastPowerOfTwo(static_cast<float>(i) * 0.75f - 12.0f);
+  out[32] = FastPowerOfTwo(0.0f);
+  out[33] = FastPowerOfTwo(-FloatOf(0x7f800000));
+  out[34] = FastPowerOfTwo(-127.0f);
+  out[35] = Maximum(2.0f, FloatOf(0x7fc00000));
+  out[36] = Maximum(FloatOf(0x7fc00000), -3.0f);
+}
+
+void CheckPowers() {
+  std::vector<double> expected, tolerance;
+  for (int i = 0; i < 32; i++) {
+    expected.push_back(std::exp2(i * 0.75 - 12));
+    tolerance.push_back(expected.back() * 0x1p-21);
+  }
+  for (const double exact : {1.0, 0.0, 0.0, 2.0, -3.0}) {
+    expected.push_back(exact);
+    tolerance.push_back(0);
+  }
+  const DeviceArray<float> out(expected.size());
+  Expect(Launch(TestStream(), {1, 1, 32, 0}, &PowersKernel, out.data()));
+  ExpectNear(out.Read(), expected, tolerance, "powers and maxima");
+}
+
 // Of 96 threads: their shuffles, votes and sums.
 ENGINE_KERNEL(96, 1) CommunicateKernel(int32_t* out) {
   const int thread = ThreadIndex();
@@ -166,6 +227,8 @@ void CheckCopies() {
 
 void CheckPrimitives() {
   Case("matrix product", &CheckMultiply);
+  Case("matrices from shared memory", &CheckMatrices);
+  Case("powers of two and maxima", &CheckPowers);
   Case("shuffles, votes and sums", &CheckCommunicate);
   Case("halves of codes", &CheckCodes);
   Case("asynchronous copies", &CheckCopies);

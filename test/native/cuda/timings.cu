@@ -228,6 +228,47 @@ void MeasureAttention(int32_t num_seqs, int32_t context, int32_t num_queries, bo
           [&](int) { Expect(LaunchAttention(TestStream(), args)); });
 }
 
+// The last num_queries tokens of each sequence; operations are those of positions that tokens see.
+void MeasureAttentionMany(KvDType dtype, int32_t head_dim, int32_t num_seqs, int32_t context, int32_t num_queries) {
+  constexpr int32_t kHeads = 32, kKvHeads = 8, kBlockSize = 16;
+  const int32_t max_blocks = CeilDivide(context, kBlockSize);
+  const size_t bytes =
+      KvBlockBytes(dtype, head_dim, kBlockSize) * static_cast<size_t>(num_seqs * max_blocks * kKvHeads);
+  const DeviceArray<uint8_t> keys(bytes), values(bytes);
+  // Halves below 2, or codes; the scales of codes are small floats then.
+  Fill(keys, bytes, 0xbbffbbffbbffbbff, 0);
+  Fill(values, bytes, 0xbbffbbffbbffbbff, 0);
+  std::vector<int32_t> block_tables(static_cast<size_t>(num_seqs * max_blocks));
+  for (size_t i = 0; i < block_tables.size(); i++)
+    block_tables[i] = static_cast<int32_t>((i * 7919) % block_tables.size());
+  std::vector<int32_t> query_start, context_lens(static_cast<size_t>(num_seqs), context);
+  for (int32_t s = 0; s <= num_seqs; s++) query_start.push_back(s * num_queries);
+  std::vector<ManyAttentionTile> tiles(
+      static_cast<size_t>(MaxManyAttentionTiles(query_start.back(), kHeads / kKvHeads)));
+  tiles.resize(static_cast<size_t>(
+      MakeManyAttentionTiles(tiles.data(), query_start.data(), context_lens.data(), num_seqs, kHeads / kKvHeads)));
+  const auto row = static_cast<size_t>(query_start.back() * kHeads) * static_cast<size_t>(head_dim);
+  const DeviceArray<float> q(row), out(row);
+  Fill(q, row, kFloatMask, kFloatBase);
+  const DeviceArray<int32_t> device_tables(block_tables);
+  const DeviceArray<ManyAttentionTile> device_tiles(tiles);
+  const ManyAttentionArgs args = {.out = out.data(),
+                                  .q = q.data(),
+                                  .tiles = device_tiles.data(),
+                                  .block_tables = device_tables.data(),
+                                  .num_tiles = static_cast<int32_t>(tiles.size()),
+                                  .max_blocks = max_blocks,
+                                  .num_heads = kHeads,
+                                  .window = 0,
+                                  .scale = 0.088f,
+                                  .cache = {keys.data(), values.data(), dtype, kKvHeads, head_dim, kBlockSize}};
+  const double seen = num_queries * (context - (num_queries - 1) / 2.0);  // positions, of all tokens of a sequence
+  Measure(std::string("prefill attention ") + (dtype == KvDType::kF16 ? "f16 " : "int8 ") + std::to_string(head_dim) +
+              ", " + std::to_string(num_seqs) + " x " + std::to_string(num_queries) + " of " + std::to_string(context),
+          2.0 * static_cast<double>(bytes) + 8.0 * static_cast<double>(row), 4.0 * num_seqs * seen * kHeads * head_dim,
+          [&](int) { Expect(LaunchAttentionMany(TestStream(), args)); });
+}
+
 void MeasureSampling(int32_t num_rows, float temperature, int32_t top_k) {
   constexpr int32_t kVocabulary = 128256;
   const DeviceArray<float> logits(static_cast<size_t>(num_rows) * kVocabulary);
@@ -326,6 +367,14 @@ void MeasureAll() {
     MeasureAttention(32, context, 1, true);
     MeasureAttention(1, context, 512, false);
   }
+  for (const KvDType dtype : {KvDType::kF16, KvDType::kInt8}) {
+    MeasureAttentionMany(dtype, 128, 16, 512, 16);
+    MeasureAttentionMany(dtype, 128, 4, 512, 512);
+    MeasureAttentionMany(dtype, 128, 1, 8192, 512);
+    MeasureAttentionMany(dtype, 128, 1, 8192, 8192);
+  }
+  MeasureAttentionMany(KvDType::kF16, 64, 1, 8192, 8192);
+  MeasureAttentionMany(KvDType::kF16, 256, 1, 8192, 8192);
   MeasureSampling(1, 0.0f, 0);
   MeasureSampling(1, 0.8f, 0);
   MeasureSampling(32, 0.8f, 40);

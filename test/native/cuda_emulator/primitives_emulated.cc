@@ -102,6 +102,45 @@ void Store16(void* address, Words4 words, Place place) {
   memcpy(address, &words, sizeof words);
 }
 
+struct MatrixRow {
+  const void* row;
+  bool transposed;
+  uint32_t* matrices;
+};
+
+// By the PTX ISA's description of ldmatrix: thread t gets elements 2 (t % 4) and 2 (t % 4) + 1 of row t / 4, and with
+// .trans as if each matrix had been transposed.
+void LoadWarpMatrices(void* const* lanes) {
+  for (int i = 0; i < 4; i++) {
+    uint16_t matrix[8][8];
+    for (int r = 0; r < 8; r++) {
+      const auto& own = *static_cast<const MatrixRow*>(lanes[8 * i + r]);
+      memcpy(matrix[r], own.row, sizeof matrix[r]);
+    }
+    for (int lane = 0; lane < emulator::kWarpSize; lane++) {
+      const auto& own = *static_cast<const MatrixRow*>(lanes[lane]);
+      uint32_t halves = 0;
+      for (int e = 0; e < 2; e++) {
+        const int row = lane >> 2, column = (lane & 3) * 2 + e;
+        halves |= static_cast<uint32_t>(own.transposed ? matrix[column][row] : matrix[row][column]) << 16 * e;
+      }
+      own.matrices[i] = halves;
+    }
+  }
+}
+
+void LoadMatrices(uint32_t (&matrices)[4], const void* row, Place place) {
+  CheckAligned(row, place);
+  MatrixRow own = {row, false, matrices};
+  emulator::Together(&LoadWarpMatrices, &own, place);
+}
+
+void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row, Place place) {
+  CheckAligned(row, place);
+  MatrixRow own = {row, true, matrices};
+  emulator::Together(&LoadWarpMatrices, &own, place);
+}
+
 void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place) {
   TileOperands own = {d, a, {b0, b1}};
   emulator::Together(&MultiplyWarp, &own, place);

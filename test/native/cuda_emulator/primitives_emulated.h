@@ -82,10 +82,12 @@ inline double Add(double a, double b) { return a + b; }
 inline float Divide(float a, float b) { return a / b; }
 inline float SquareRoot(float a) { return std::sqrt(a); }
 inline float Fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float Maximum(float a, float b) { return std::fmax(a, b); }
 inline float RoundEven(float a) { return std::nearbyint(a); }
 inline uint32_t MultiplyHigh(uint32_t a, uint32_t b) { return static_cast<uint32_t>(uint64_t{a} * b >> 32); }
 inline int PopulationCount(uint32_t word) { return __builtin_popcount(word); }
 inline float PowerOfTwo(float x) { return std::exp2(x); }
+inline float FastPowerOfTwo(float x) { return x < -126.0f ? 0.0f : std::exp2(x); }
 
 inline uint16_t HalfOf(float value) { return kernels::f16_from_float(value); }
 inline uint32_t HalvesOf(float first, float second) {
@@ -124,6 +126,8 @@ inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t*
   emulator::BulkCopy(shared, global, bytes, barrier, place);
 }
 
+void LoadMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
+void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
 void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place = Place::current());
 
 }  // namespace engine::cuda
