@@ -95,15 +95,24 @@ int DestroyStream(Stream stream) {
   delete reinterpret_cast<char*>(stream.handle);
   return kSuccess;
 }
+// Whatever else a stream does waits for launches before it to end.
 int Copy(Stream, void* to, const void* from, size_t bytes) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
   std::memcpy(to, from, bytes);
   return kSuccess;
 }
 int Clear(Stream, void* memory, size_t bytes) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
   std::memset(memory, 0, bytes);
   return kSuccess;
 }
-int Wait(Stream) { return kSuccess; }
+int Wait(Stream) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
+  return kSuccess;
+}
 
 int StartOrCapture(Stream stream, const DeviceLimits& limits, const Launch& launch) {
   const std::lock_guard lock(state.mutex);
