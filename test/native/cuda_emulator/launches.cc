@@ -12,8 +12,8 @@ namespace {
 uint64_t chosen_order = 0;
 
 // Fibers of all launches that have begun early, and of one. A launch has at least one block among them.
-constexpr size_t kMaxEarlyThreads = 4096;
-constexpr size_t kMaxEarlyThreadsOfLaunch = 1024;
+constexpr size_t kMaxEarlyThreads = 2048;
+constexpr size_t kMaxEarlyThreadsOfLaunch = 512;
 
 struct BegunLaunch {
   LaunchSize size;
@@ -61,11 +61,6 @@ void BeginNextBlock(BegunLaunch* launch, bool begins_early) {
   BeginBlock(start);
 }
 
-void CheckGuards() {
-  if (!SharedMemoryIntact()) Fail("a write outside of shared memory", Place());
-  if (!allocations.Intact()) Fail("a write outside of an allocation", Place());
-}
-
 void BeginEarly(BegunLaunch* launch) {
   allocations.Close();
   for (size_t left = launch->num_early_blocks(); left > 0; left--) {
@@ -84,12 +79,13 @@ void Finish(BegunLaunch* launch) {
   for (std::shared_ptr<Block>& early : launch->early) {
     ExchangeBlock(early.get());
     GoOnAfterEarlierLaunches();
-    CheckGuards();
+    if (!SharedMemoryIntact()) Fail("a write outside of shared memory", Place());
     ExchangeBlock(early.get());
     idle_blocks.push_back(std::move(early));
   }
   while (!launch->blocks.empty()) BeginNextBlock(launch, false);
-  CheckGuards();
+  if (!SharedMemoryIntact()) Fail("a write outside of shared memory", Place());
+  if (!allocations.Intact()) Fail("a write outside of an allocation", Place());
 }
 
 void FinishFirst() {
