@@ -73,6 +73,7 @@ struct DeviceInfo {
   int32_t runtime_version;  // of the library
   uint64_t memory_bytes;
   uint64_t free_bytes;
+  uint64_t memory_bytes_per_second;  // by the clock of its memory and the width of its bus; 0: unknown
 };
 
 struct CapturedGraph;
@@ -119,7 +120,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 3;
+inline constexpr int32_t kDeviceApiVersion = 4;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

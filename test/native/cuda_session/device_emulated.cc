@@ -24,6 +24,7 @@ constexpr DeviceLimits kLimits = {.compute_capability = 90,
                                   .shared_block_bytes = 99 << 10,
                                   .shared_multiprocessor_bytes = 228 << 10};
 constexpr uint64_t kMemoryBytes = uint64_t{1} << 30;
+constexpr uint64_t kMemoryBytesPerSecond = 100'000'000'000;
 
 enum Error { kSuccess, kOutOfMemory, kLost };
 
@@ -53,6 +54,7 @@ int Describe(int32_t, DeviceInfo* info) {
   info->driver_version = info->runtime_version = 13000;
   info->memory_bytes = kMemoryBytes;
   info->free_bytes = kMemoryBytes - state.allocated;
+  info->memory_bytes_per_second = kMemoryBytesPerSecond;
   return kSuccess;
 }
 
