@@ -29,7 +29,7 @@ fi
 
 if command -v node >/dev/null && [ -d node_modules ]; then
   if step addon 240 npm run --silent build:native; then
-    step sessions 180 node node_modules/vitest/vitest.mjs run test/native/cuda-device.test.ts || true
+    step sessions 180 env ENGINE_REQUIRE_GPU=1 node node_modules/vitest/vitest.mjs run test/native/cuda-device.test.ts || true
   fi
 else
   echo 'skipped: sessions need Node.js and npm install' | tee -a "$log"

@@ -49,6 +49,7 @@ step() {
     *) status=failed ;;
   esac
   statuses+=("$status") names+=("$step") seconds+=($((SECONDS - began)))
+  if [ $code = 124 ] || [ $code = 137 ]; then echo 'out of time' | tee -a "$work/$step.out" >>"$log"; fi
   echo "$status in $((SECONDS - began)) s" | tee -a "$log"
   return $code
 }
