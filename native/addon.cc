@@ -15,6 +15,7 @@
 #include <variant>
 
 #include "native/addon_values.h"
+#include "native/cuda/copy_rate.h"
 #include "native/cuda/cuda_executor.h"
 #include "native/cuda/device_library.h"
 #include "native/gptq.h"
@@ -509,11 +510,21 @@ Napi::Value CudaDevices(const Napi::CallbackInfo& info) {
     entry.Set("sharedMemory", device.limits.shared_block_bytes);
     entry.Set("memory", static_cast<double>(device.memory_bytes));
     entry.Set("freeMemory", static_cast<double>(device.free_bytes));
+    entry.Set("memoryBytesPerSecond", static_cast<double>(device.memory_bytes_per_second));
     entry.Set("driver", version(device.driver_version));
     entry.Set("runtime", version(device.runtime_version));
     list.Set(static_cast<uint32_t>(i), entry);
   }
   return list;
+}
+
+// cudaCopyRate(path of the library, device): bytes per second of copies in its memory, or a failure.
+Napi::Value CudaCopyRate(const Napi::CallbackInfo& info) {
+  cuda::Device device;
+  double bytes_per_second = 0;
+  Failure failure = cuda::OpenDevice(info[0].ToString(), info[1].ToNumber().Int32Value(), &device);
+  if (!failure) failure = cuda::MeasureCopyRate(device, &bytes_per_second);
+  return failure ? Napi::Value(ToJs(info.Env(), failure)) : Napi::Number::New(info.Env(), bytes_per_second);
 }
 
 // cudaLaunches({ library, device, parts, graphs }, plan words, number of files, tokens, rows, context): the launch plan
@@ -549,6 +560,7 @@ Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("isa", Napi::Function::New<SelectIsa>(env, "isa"));
   exports.Set("Session", SessionObject::Define(env));
   exports.Set("cudaDevices", Napi::Function::New<CudaDevices>(env, "cudaDevices"));
+  exports.Set("cudaCopyRate", Napi::Function::New<CudaCopyRate>(env, "cudaCopyRate"));
   exports.Set("cudaLaunches", Napi::Function::New<CudaLaunches>(env, "cudaLaunches"));
   exports.Set("addGram", Napi::Function::New<AddGramTask>(env, "addGram"));
   exports.Set("makeErrorModel", Napi::Function::New<MakeErrorModelTask>(env, "makeErrorModel"));

@@ -14,12 +14,12 @@ namespace {
 #if defined(ENGINE_CUDA_EMULATOR)
 
 template <class Kernel, class... Arguments>
-int Launch(Stream, const LaunchShape& shape, Kernel kernel, const Arguments&... arguments) {
+int Launch(Stream stream, const LaunchShape& shape, Kernel kernel, const Arguments&... arguments) {
   const auto size = [](int32_t count) { return static_cast<unsigned>(count); };
   emulator::Launch({.grid = {size(shape.grid_x), size(shape.grid_y), 1},
                     .block = {size(shape.threads), 1, 1},
                     .shared_bytes = size(shape.shared_bytes)},
-                   [&] { kernel(arguments...); });
+                   [=] { kernel(arguments...); }, stream.overlaps);
   return 0;
 }
 

@@ -77,6 +77,7 @@ struct DeviceInfo {
   int32_t runtime_version;  // of the library
   uint64_t memory_bytes;
   uint64_t free_bytes;
+  uint64_t memory_bytes_per_second;  // by the clock of its memory and the width of its bus; 0: unknown
 };
 
 struct CapturedGraph;

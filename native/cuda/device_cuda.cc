@@ -29,6 +29,12 @@ int Describe(int32_t device, DeviceInfo* info) {
                   .num_multiprocessors = properties.multiProcessorCount,
                   .shared_block_bytes = static_cast<int32_t>(properties.sharedMemPerBlockOptin),
                   .shared_multiprocessor_bytes = static_cast<int32_t>(properties.sharedMemPerMultiprocessor)};
+  int clock = 0, width = 0;  // kHz, bits
+  cudaDeviceGetAttribute(&clock, cudaDevAttrMemoryClockRate, device);
+  cudaDeviceGetAttribute(&width, cudaDevAttrGlobalMemoryBusWidth, device);
+  cudaGetLastError();  // a driver that does not say leaves zeros
+  // Two transfers a cycle.
+  info->memory_bytes_per_second = 2 * static_cast<uint64_t>(clock) * 1000 * static_cast<uint64_t>(width) / 8;
   if (const cudaError_t error = cudaSetDevice(device); error != cudaSuccess) return error;
   size_t free = 0, total = 0;
   const cudaError_t error = cudaMemGetInfo(&free, &total);

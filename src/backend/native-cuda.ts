@@ -99,6 +99,23 @@ export function kernelChoice({ computeCapability }: NativeCudaDevice): string {
     : 'weights by asynchronous copies (bulk copies need compute capability 9.0), products on matrix units';
 }
 
+/** What a GPU's memory gives, in bytes per second. */
+export interface CudaBandwidth {
+  /** Read and written by copies of memory that is in no cache. */
+  readonly measured: number;
+  /** By the clock of its memory and the width of its bus; null if the driver does not say. */
+  readonly datasheet: number | null;
+}
+
+/** Blocks for some milliseconds. Throws BACKEND_UNAVAILABLE, DEVICE_FAILED, OUT_OF_MEMORY. */
+export function cudaBandwidth(options: NativeCudaOptions = {}): CudaBandwidth {
+  const { addon, path } = loadNativeAddon();
+  const { request, devices } = openLibrary(addon, path, options);
+  const measured = addon.cudaCopyRate(request.library, request.device);
+  if (typeof measured !== 'number') throw engineError(measured);
+  return { measured, datasheet: devices[request.device]!.memoryBytesPerSecond || null };
+}
+
 /** The kernels of a step with so many tokens, rows and positions, one launch per line. Throws BACKEND_UNAVAILABLE. */
 export function describeLaunches(
   plan: Plan,

@@ -15,6 +15,8 @@ export interface NativeAddon {
   readonly Session: new () => NativeHandle;
   /** GPUs that a library with kernels finds, or why there are none. */
   cudaDevices(library: string): NativeFailure | NativeCudaDevice[];
+  /** Bytes read and written per second by copies in a GPU's memory; blocks for some milliseconds. */
+  cudaCopyRate(library: string, device: number): NativeFailure | number;
   /** What a step of a plan would launch, one line each. */
   cudaLaunches(
     request: NativeCudaRequest,
@@ -156,6 +158,8 @@ export interface NativeCudaDevice {
   /** Bytes. */
   readonly memory: number;
   readonly freeMemory: number;
+  /** By the clock of its memory and the width of its bus; 0 if unknown. */
+  readonly memoryBytesPerSecond: number;
   /** The newest CUDA that the driver knows, and the one of the library: `13.0`. */
   readonly driver: string;
   readonly runtime: string;

@@ -1,8 +1,10 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
+import { type CudaBandwidth, cudaBandwidth } from '../backend/native-cuda.js';
 import { type MeasuredKernel, type MeasureRequest, measureNatively } from '../backend/native-measure.js';
 import type { DType } from '../tensor/dtype.js';
+import type { BenchRow } from './report.js';
 import { median, type Summary, summarize } from './statistics.js';
 
 /** What products of a storage type are compared with: multiply-adds of floats, or of codes of so many bits. */
@@ -85,6 +87,26 @@ export class Peaks {
     const samples = this.#samples.get(`${what} ${threads}`);
     return samples === undefined ? null : summarize(samples);
   }
+}
+
+/**
+ * What the memory of the GPU gives that a backend of this name runs on; null for one that runs on none. Throws
+ * BACKEND_UNAVAILABLE, DEVICE_FAILED, OUT_OF_MEMORY.
+ */
+export function gpuBandwidth(backend: string): CudaBandwidth | null {
+  return backend.startsWith('native-cuda') ? cudaBandwidth() : null;
+}
+
+/** Per cent of a GPU's bandwidth, of a row that says what it read. */
+export function besideBandwidth({ gb_per_second: gb }: BenchRow, bandwidth: CudaBandwidth | null): Partial<BenchRow> {
+  if (gb === undefined || bandwidth === null) return {};
+  const measured = bandwidth.measured / 1e9;
+  const datasheet = bandwidth.datasheet === null ? null : bandwidth.datasheet / 1e9;
+  return {
+    peak_gb_per_second: measured,
+    percent_of_peak: (100 * gb) / measured,
+    ...(datasheet !== null && { datasheet_gb_per_second: datasheet, percent_of_datasheet: (100 * gb) / datasheet }),
+  };
 }
 
 /** @param floatActivations whether inputs stay floats */

@@ -40,6 +40,9 @@ export interface BenchRow {
   readonly gb_per_second?: number;
   readonly peak_gb_per_second?: number;
   readonly percent_of_peak?: number;
+  /** Of a GPU, by the clock of its memory and the width of its bus. */
+  readonly datasheet_gb_per_second?: number;
+  readonly percent_of_datasheet?: number;
   readonly gop_per_second?: number;
   readonly peak_gop_per_second?: number;
   readonly percent_of_peak_compute?: number;

@@ -1,11 +1,12 @@
 import { nativeInfo } from '../backend/native.js';
 import { EngineError } from '../base/errors.js';
+import { chooseBackend } from '../library/choose-backend.js';
 import { Engine } from '../library/engine.js';
 import type { LoadOptions } from '../library/load-options.js';
 import type { DType } from '../tensor/dtype.js';
 import { type Baseline, besideBaseline, requireComparable } from './baseline.js';
 import { decodeBytes, decodeOps, type ModelCost, modelCost, prefillOps } from './model-cost.js';
-import { computeKindOf, Peaks } from './peaks.js';
+import { besideBandwidth, computeKindOf, gpuBandwidth, Peaks } from './peaks.js';
 import { checkRuns, repeat } from './repetition.js';
 import type { BenchModel, BenchRow } from './report.js';
 import { type Summary, summarize } from './statistics.js';
@@ -76,6 +77,7 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
   }
   const rows: BenchRow[] = [];
   const peaks = new Peaks(signal);
+  const bandwidth = gpuBandwidth(chooseBackend(load).backend.name); // before a model takes the memory
   const compute = computeKindOf(cost.dtype.split('+')[0] as DType, load.activations === 'f32');
   let loaded: Pick<SpeedResult, 'model' | 'fallbackReason'> | null = null;
   for (const workload of workloads) {
@@ -96,7 +98,11 @@ export async function benchmarkSpeed(options: SpeedOptions): Promise<SpeedResult
     });
     await samplePeaks();
     const row = makeRow(kind, engine, cost, workload, rates, threads);
-    rows.push({ ...row, ...besidePeaks(row, peaks.gbPerSecond(threads), peaks.gopPerSecond(threads, compute)) });
+    rows.push({
+      ...row,
+      ...besidePeaks(row, peaks.gbPerSecond(threads), peaks.gopPerSecond(threads, compute)),
+      ...besideBandwidth(row, bandwidth),
+    });
   }
   return { ...loaded!, rows: baseline === undefined ? rows : besideBaseline(rows, baseline) };
 }

@@ -76,11 +76,15 @@ async function readRates(): Promise<Record<number, number>> {
 type Report = ReturnType<typeof examine> & { readonly read_gb_per_second?: Readonly<Record<number, number>> };
 
 function gpuRows({ gpus, gpu_library, gpu_problem }: Report): [string, string][] {
-  const rows = gpus.flatMap(({ name, computeCapability, memory, freeMemory, driver, kernels }): [string, string][] => [
-    ['gpu', `${name}, compute capability ${computeCapability}, driver for CUDA ${driver}`],
-    ['', `${formatBytes(memory)}, ${formatBytes(freeMemory)} free`],
-    ...(kernels === null ? [] : [['', kernels] as [string, string]]),
-  ]);
+  const rows = gpus.flatMap(({ name, computeCapability, driver, kernels, ...gpu }): [string, string][] => {
+    const rate =
+      gpu.memoryBytesPerSecond === 0 ? '' : `, ${(gpu.memoryBytesPerSecond / 1e9).toFixed(0)} GB/s by datasheet`;
+    return [
+      ['gpu', `${name}, compute capability ${computeCapability}, driver for CUDA ${driver}`],
+      ['', `${formatBytes(gpu.memory)}, ${formatBytes(gpu.freeMemory)} free${rate}`],
+      ...(kernels === null ? [] : [['', kernels] as [string, string]]),
+    ];
+  });
   const library: [string, string][] = gpu_library === null ? [] : [['gpu kernels', gpu_library]];
   return [
     ...rows,

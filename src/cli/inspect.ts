@@ -1,5 +1,7 @@
-import { writeFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
 import { encodePlan } from '../backend/encode-plan.js';
 import { DEFAULT_KV_DTYPE, kvDtypes } from '../backend/kv-dtype.js';
 import { EngineError } from '../base/errors.js';
@@ -10,12 +12,18 @@ import { chatTemplateOf } from '../library/open-chat-template.js';
 import { tokenizerOf } from '../library/open-tokenizer.js';
 import { loadModel } from '../model/load.js';
 import { countParameters, memoryPlan } from '../model/memory.js';
+import { writeSyntheticHeader } from '../synthetic/model.js';
+import type { ShapeName } from '../synthetic/shapes.js';
+import type { SyntheticType } from '../synthetic/types.js';
+import { parseShape, typeFlag } from './bench-synthetic.js';
 import { choice, number, quantizeFlag } from './flags.js';
 import { formatBytes, formatTable, Output } from './output.js';
 
 type InspectFlags = Pick<LoadOptions, 'contextSize' | 'batchSize' | 'kvDtype' | 'quantize'> & {
   readonly json?: boolean;
   readonly savePlan?: string;
+  readonly synthetic?: ShapeName;
+  readonly type?: SyntheticType;
 };
 
 export function inspectCommand(): Command {
@@ -28,14 +36,37 @@ export function inspectCommand(): Command {
       choice('--kv-dtype <type>', `plan for this storage of keys and values; default ${DEFAULT_KV_DTYPE}`, kvDtypes),
     )
     .addOption(quantizeFlag())
+    .addOption(
+      new Option('--synthetic <shape>', 'a model with these sizes, which need not exist').argParser(parseShape),
+    )
+    .addOption(typeFlag())
     .option('--save-plan <file>', 'write the plan as native code gets it, for native/cuda_runner.cc')
     .option('--json', 'print one JSON object')
     .action(inspect);
 }
 
 async function inspect(path: string | undefined, flags: InspectFlags): Promise<void> {
-  const report = await describe(path ?? embeddedModel, flags);
-  if (flags.savePlan !== undefined) await savePlan(path ?? embeddedModel, flags.savePlan, flags);
+  const { synthetic, type = 'q4_0' } = flags;
+  if (synthetic === undefined) {
+    if (flags.type === undefined) return inspectModel(path ?? embeddedModel, flags);
+    throw new EngineError('OPTION_INVALID', { option: '--type', value: type, expected: '--synthetic with it' });
+  }
+  if (path !== undefined) {
+    throw new EngineError('OPTION_INVALID', { option: '--synthetic', value: synthetic, expected: 'no model' });
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'engine-inspect-'));
+  try {
+    const file = join(folder, `${synthetic}-${type}.gguf`);
+    writeSyntheticHeader(file, synthetic, type);
+    await inspectModel(file, flags);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function inspectModel(path: string, flags: InspectFlags): Promise<void> {
+  const report = await describe(path, flags);
+  if (flags.savePlan !== undefined) await savePlan(path, flags.savePlan, flags);
   const output = new Output();
   await (flags.json ? output.json(report) : output.write(format(report)));
 }

@@ -1,4 +1,5 @@
-import { invariant } from '../base/errors.js';
+import { truncateSync, writeFileSync } from 'node:fs';
+import { EngineError, invariant } from '../base/errors.js';
 import { dtypes } from '../tensor/dtype.js';
 import { withFile } from './byte-source.js';
 import { ggufLimits, readGguf } from './gguf.js';
@@ -37,6 +38,28 @@ export async function writeGguf(
     await write(header);
     await writeTensors(tensors, bytesOf, write, alignment, onProgress);
   });
+}
+
+/**
+ * The same file with zeros for all tensors, which take no room on most disks: for whoever reads the header alone. Throws
+ * FILE_UNWRITABLE.
+ */
+export function writeGgufHeader(
+  path: string,
+  metadata: ReadonlyMap<string, GgufValueToWrite>,
+  tensors: readonly GgufTensorToWrite[],
+): void {
+  const header = encodeHeader(metadata, tensors, DEFAULT_ALIGNMENT);
+  const sizes = tensors.map(({ byteLength }) => byteLength + paddingTo(DEFAULT_ALIGNMENT, byteLength));
+  try {
+    writeFileSync(path, header);
+    truncateSync(
+      path,
+      sizes.reduce((sum, size) => sum + size, header.length),
+    );
+  } catch (cause) {
+    throw new EngineError('FILE_UNWRITABLE', { path, reason: (cause as Error).message }, { cause });
+  }
 }
 
 /** All metadata of a GGUF file, to be written to another one with their types. Throws what reading the file throws. */

@@ -1,6 +1,6 @@
 import { invariant } from '../base/errors.js';
 import type { GgufValueToWrite } from '../formats/gguf-encode.js';
-import { type GgufTensorToWrite, type GgufWriteOptions, writeGguf } from '../formats/gguf-writer.js';
+import { type GgufTensorToWrite, type GgufWriteOptions, writeGguf, writeGgufHeader } from '../formats/gguf-writer.js';
 import { dtypes } from '../tensor/dtype.js';
 import { RandomWeights } from './blocks.js';
 import { type LlamaShape, llamaShapes, type ShapeName } from './shapes.js';
@@ -32,6 +32,12 @@ export async function writeSyntheticModel(path: string, options: SyntheticOption
     return sizes.length === 1 ? [weights.norm(sizes[0]!, index)] : weights.blocks(dtype, byteLength, index);
   };
   await writeGguf(path, metadataOf(`synthetic ${name} ${type}`, shape, type), tensors, bytesOf, writing);
+}
+
+/** Writes such a file with zeros for weights, which takes a moment: for what depends on sizes alone. Throws FILE_UNWRITABLE. */
+export function writeSyntheticHeader(path: string, shape: ShapeName, type: SyntheticType): void {
+  const sizes = llamaShapes[shape];
+  writeGgufHeader(path, metadataOf(`synthetic ${shape} ${type}`, sizes, type), tensorsOf(sizes, type));
 }
 
 /** Bytes of tensors that such a file has. */

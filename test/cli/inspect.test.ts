@@ -127,6 +127,15 @@ describe('engine inspect', () => {
     expect([code, stderr.split(' ')[1]]).toEqual([2, '[FILE_UNWRITABLE]']);
   });
 
+  it('inspects sizes of published models that are not there', async () => {
+    const report = await runJson<Report>(['inspect', '--synthetic', 'llama-2-7b', '--type', 'bf16']);
+    expect(report).toMatchObject({ architecture: 'llama', parameters: 6_738_415_616, tensor_bytes: 13_477_363_712 });
+    const stderrOf = async (...args: string[]) => (await runCli(['inspect', ...args])).stderr;
+    expect(await stderrOf('--type', 'bf16')).toMatch(/OPTION_INVALID.*--synthetic with it/);
+    expect(await stderrOf('model.gguf', '--synthetic', '15m')).toMatch(/OPTION_INVALID.*no model/);
+    expect(await stderrOf('--synthetic', '15g')).toMatch(/OPTION_INVALID.*one of 15m/);
+  });
+
   it('names the file when there is nothing to inspect', async () => {
     const { code, stderr } = await runCli(['inspect', join(folder, 'none.gguf')]);
     expect(code).toBe(2);

@@ -65,6 +65,10 @@ describe.skipIf(noCompiler)(`CUDA kernels in the emulator${noCompiler ?? ''}`, {
     ['copy-not-waited-for', 1, 'nan'],
     ['copy-misaligned', 70, 'a copy of misaligned memory'],
     ['bytes-that-never-come', 70, 'bytes that never come'],
+    ['read-before-waiting', 1, 'result 0 is 0'],
+    ['copy-before-waiting', 1, 'result 0 is 0'],
+    ['write-before-waiting', 70, 'a write before earlier launches were waited for'],
+    ['some-never-wait', 70, 'a thread ends without WaitForEarlierLaunches'],
   ] as const)('are found wrong: %s', async (name, code, message) => {
     const error = await run(join(folder, 'wrong_kernels'), [name]).then(
       () => null,
@@ -76,6 +80,6 @@ describe.skipIf(noCompiler)(`CUDA kernels in the emulator${noCompiler ?? ''}`, {
 
   it('are all listed above where they are wrong', async () => {
     const { stdout } = await run(join(folder, 'wrong_kernels'));
-    expect(stdout.trimEnd().split('\n')).toHaveLength(11);
+    expect(stdout.trimEnd().split('\n')).toHaveLength(15);
   });
 });

@@ -14,8 +14,10 @@ const DeviceLimits& Limits();
 // With launches that overlap in some of the Ways.
 Stream TestStream();
 
-// Memory that begins as NaN, or ends the program.
-void* AllocateDevice(size_t bytes);
+// Memory that begins as NaN, or ends the program. No launch writes to weights, so that they may be read before earlier
+// launches have ended.
+enum class Content { kAny, kWeights };
+void* AllocateDevice(size_t bytes, Content content);
 void FreeDevice(void* memory);
 void CopyToDevice(void* to, const void* from, size_t bytes);
 void CopyFromDevice(void* to, const void* from, size_t bytes);
@@ -38,8 +40,10 @@ class Ways {
 template <class T>
 class DeviceArray {
  public:
-  explicit DeviceArray(size_t size) : size_(size), data_(static_cast<T*>(AllocateDevice(size * sizeof(T)))) {}
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
+  explicit DeviceArray(size_t size, Content content = Content::kAny)
+      : size_(size), data_(static_cast<T*>(AllocateDevice(size * sizeof(T), content))) {}
+  explicit DeviceArray(const std::vector<T>& values, Content content = Content::kAny)
+      : DeviceArray(values.size(), content) {
     CopyToDevice(data_, values.data(), size_ * sizeof(T));
   }
   ~DeviceArray() { FreeDevice(data_); }

@@ -42,7 +42,7 @@ void OpenDevice() {
 const DeviceLimits& Limits() { return limits; }
 Stream TestStream() { return stream; }
 
-void* AllocateDevice(size_t bytes) {
+void* AllocateDevice(size_t bytes, Content) {
   void* memory = nullptr;
   Expect(cudaMalloc(&memory, bytes == 0 ? 1 : bytes));
   Expect(cudaMemset(memory, 0xff, bytes));

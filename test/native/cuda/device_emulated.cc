@@ -18,20 +18,25 @@ constexpr DeviceLimits kLimits = {.compute_capability = 90,
 constexpr struct {
   uint64_t order;
   bool bulk_copies;
-} kWays[] = {{0, true}, {1, false}, {12345, true}, {98, false}};
+  bool overlaps;
+} kWays[] = {{0, true, false}, {1, false, false}, {12345, true, true}, {98, false, false}};
+
+Stream stream = {};
 
 }  // namespace
 
 void OpenDevice() {}
-Stream TestStream() { return {}; }
+Stream TestStream() { return stream; }
 const DeviceLimits& Limits() { return kLimits; }
 
-void* AllocateDevice(size_t bytes) { return emulator::Allocate(bytes); }
+void* AllocateDevice(size_t bytes, Content content) { return emulator::Allocate(bytes, content != Content::kWeights); }
 void FreeDevice(void* memory) { emulator::Free(memory); }
 void CopyToDevice(void* to, const void* from, size_t bytes) {
+  emulator::FinishLaunches();
   if (bytes > 0) memcpy(to, from, bytes);
 }
 void CopyFromDevice(void* to, const void* from, size_t bytes) {
+  emulator::FinishLaunches();
   if (bytes > 0) memcpy(to, from, bytes);
 }
 
@@ -45,11 +50,13 @@ Ways::Ways() = default;
 Ways::~Ways() {
   emulator::SetOrder(0);
   emulate_bulk_copies = true;
+  stream.overlaps = false;
 }
 bool Ways::Next() {
   if (way_ == std::size(kWays)) return false;
   emulator::SetOrder(kWays[way_].order);
   emulate_bulk_copies = kWays[way_].bulk_copies;
+  stream.overlaps = kWays[way_].overlaps;
   way_++;
   return true;
 }

@@ -45,7 +45,7 @@ void CheckNorm(int32_t num_rows, int32_t columns, bool layer_norm, bool biased) 
       tolerance.push_back(2e-6 * (std::fabs(scaled) + std::fabs(expected.back()) + factor));
     }
   }
-  const DeviceArray<float> device_x(x), device_weight(weight), device_bias(bias);
+  const DeviceArray<float> device_x(x), device_weight(weight, Content::kWeights), device_bias(bias, Content::kWeights);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> out(count);
     const NormArgs args = {
@@ -76,7 +76,7 @@ void CheckRope(int32_t num_rows, int32_t num_heads, int32_t head_dim, int32_t nu
   kernels::kernels_scalar.rope(
       {expected.data(), positions.data(), num_rows, width, head_dim, interleaved, {cos.data(), sin.data(), num_pairs}},
       kAll);
-  const DeviceArray<float> device_cos(cos), device_sin(sin);
+  const DeviceArray<float> device_cos(cos, Content::kWeights), device_sin(sin, Content::kWeights);
   const DeviceArray<int32_t> device_positions(positions);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> own(x);

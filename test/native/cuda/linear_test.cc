@@ -192,7 +192,7 @@ void CheckFew(const StorageType& type, int32_t rows, int32_t columns, int32_t nu
   const std::vector<float> weights = matrix.Weights();
   const std::vector<float> x = random.values(static_cast<size_t>(num_rows * columns), 3.0f);
   const std::vector<float> bias = biased ? random.values(static_cast<size_t>(rows)) : std::vector<float>();
-  const DeviceArray<float> device_bias(bias);
+  const DeviceArray<float> device_bias(bias, Content::kWeights);
   const Activations activations(num_rows, columns, parts, x);
   std::vector<double> expected, tolerance;
   Reference(activations.Values(columns), {weights.begin(), weights.end()}, bias, num_rows, columns, &expected,
@@ -229,7 +229,7 @@ void CheckMany(const StorageType& type, int32_t rows, int32_t columns, int32_t n
   const RandomMatrix matrix(type, rows, columns, &random);
   const std::vector<float> weights = matrix.Weights();
   const std::vector<float> bias = random.values(static_cast<size_t>(rows));
-  const DeviceArray<float> device_bias(bias);
+  const DeviceArray<float> device_bias(bias, Content::kWeights);
   const Activations activations(num_rows, columns, parts, random.values(static_cast<size_t>(num_rows * columns), 3.0f));
 
   TiledMatrix halved = matrix.tiled();
@@ -287,7 +287,7 @@ void CheckAdd(const StorageType& type, int32_t rows, int32_t columns, int32_t nu
   const RandomMatrix matrix(type, rows, columns, &random);
   const auto count = static_cast<size_t>(num_rows * rows);
   const std::vector<float> residual = random.values(count);
-  const DeviceArray<float> device_bias(random.values(static_cast<size_t>(rows)));
+  const DeviceArray<float> device_bias(random.values(static_cast<size_t>(rows)), Content::kWeights);
   const Activations activations(num_rows, columns, 1, random.values(static_cast<size_t>(num_rows * columns)));
   const auto check = [&](const char* name, const std::function<int(const LinearArgs&)>& launch) {
     for (Ways ways; ways.Next();) {

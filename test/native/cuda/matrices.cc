@@ -85,8 +85,8 @@ RandomMatrix::RandomMatrix(const StorageType& type, int32_t rows, int32_t column
       rows_(rows),
       columns_(columns),
       bytes_(RandomBytes(type, rows, columns, random)),
-      tiles_(TiledFormOf(source()).tile_bytes()),
-      factors_(static_cast<size_t>(TiledFormOf(source()).row_tiles() * kTileRows)) {
+      tiles_(TiledFormOf(source()).tile_bytes(), Content::kWeights),
+      factors_(static_cast<size_t>(TiledFormOf(source()).row_tiles() * kTileRows), Content::kWeights) {
   const TiledMatrix form = TiledFormOf(source());
   std::vector<uint8_t> tiles(form.tile_bytes(), 0xff);
   std::vector<RowFactors> factors(static_cast<size_t>(form.row_tiles() * kTileRows));

@@ -13,6 +13,8 @@ namespace {
 
 // d[16][8] = a[16][16] · b[16][8]
 ENGINE_KERNEL(32, 1) MultiplyKernel(float* d, const uint16_t* a, const uint16_t* b) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const int g = ThreadIndex() / 4;
   const int c = ThreadIndex() % 4;
   const auto pair = [](uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; };
@@ -112,6 +114,8 @@ void CheckPowers() {
 
 // Of 96 threads: their shuffles, votes and sums.
 ENGINE_KERNEL(96, 1) CommunicateKernel(int32_t* out) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const int thread = ThreadIndex();
   out[thread] = Shuffle(thread, (thread + 5) % 32);
   out[96 + thread] = ShuffleXor(thread, 7);
@@ -143,6 +147,8 @@ void CheckCommunicate() {
 
 // All codes of 4 and 8 bits as halves.
 ENGINE_KERNEL(32, 1) CodesKernel(uint16_t* out) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   const auto put = [&](int at, uint32_t halves) {
     out[at] = static_cast<uint16_t>(halves);
     out[at + 1] = static_cast<uint16_t>(halves >> 16);
@@ -190,6 +196,8 @@ void CheckCodes() {
 
 // 512 bytes, by each kind of copy.
 ENGINE_KERNEL(32, 1) CopyKernel(uint8_t* out, const uint8_t* in) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   uint8_t* const buffer = SharedMemory<uint8_t>();
   ENGINE_SHARED(barrier, uint64_t);
   if (HasBulkCopies()) {

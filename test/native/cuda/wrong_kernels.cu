@@ -73,24 +73,67 @@ ENGINE_KERNEL(kThreads, 1) BytesThatNeverCome(float* out) {
   BarrierWait(&barrier, 0);
 }
 
+// The launch before makes ones.
+ENGINE_KERNEL(kThreads, 1) OnesKernel(float* out) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
+  out[ThreadIndex()] = 1.0f;
+}
+
+ENGINE_KERNEL(kThreads, 1) ReadBeforeWaiting(float* out) {
+  LetNextLaunchBegin();
+  const float value = out[ThreadIndex()];
+  WaitForEarlierLaunches();
+  out[ThreadIndex()] = value;
+}
+
+ENGINE_KERNEL(kThreads, 1) CopyBeforeWaiting(float* out) {
+  float* const shared = SharedMemory<float>();
+  LetNextLaunchBegin();
+  if (ThreadIndex() % 4 == 0) CopyAsync16(shared + ThreadIndex(), out + ThreadIndex());
+  CommitCopies();
+  WaitForEarlierLaunches();
+  WaitCopies<0>();
+  SyncThreads();
+  out[ThreadIndex()] = shared[ThreadIndex()];
+}
+
+ENGINE_KERNEL(kThreads, 1) WriteBeforeWaiting(float* out) {
+  LetNextLaunchBegin();
+  out[ThreadIndex()] = 1.0f;
+  WaitForEarlierLaunches();
+}
+
+ENGINE_KERNEL(kThreads, 1) SomeNeverWait(float* out) {
+  LetNextLaunchBegin();
+  if (ThreadIndex() >= 40) return;
+  WaitForEarlierLaunches();
+  out[ThreadIndex()] = 1.0f;
+}
+
 using Kernel = void (*)(float*);
 constexpr struct {
   const char* name;
   Kernel kernel;
-} kWrong[] = {{"divergent-barrier", &DivergentBarrier},         {"barriers-in-two-places", &BarriersInTwoPlaces},
-              {"divergent-shuffle", &DivergentShuffle},         {"read-past-the-end", &ReadPastTheEnd},
-              {"write-before-the-begin", &WriteBeforeTheBegin}, {"shared-past-the-end", &SharedPastTheEnd},
-              {"uninitialised-shared", &UninitialisedShared},   {"missing-barrier", &MissingBarrier},
-              {"copy-not-waited-for", &CopyNotWaitedFor},       {"copy-misaligned", &CopyMisaligned},
-              {"bytes-that-never-come", &BytesThatNeverCome}};
+  bool overlaps = false;
+} kWrong[] = {{"divergent-barrier", &DivergentBarrier},          {"barriers-in-two-places", &BarriersInTwoPlaces},
+              {"divergent-shuffle", &DivergentShuffle},          {"read-past-the-end", &ReadPastTheEnd},
+              {"write-before-the-begin", &WriteBeforeTheBegin},  {"shared-past-the-end", &SharedPastTheEnd},
+              {"uninitialised-shared", &UninitialisedShared},    {"missing-barrier", &MissingBarrier},
+              {"copy-not-waited-for", &CopyNotWaitedFor},        {"copy-misaligned", &CopyMisaligned},
+              {"bytes-that-never-come", &BytesThatNeverCome},    {"read-before-waiting", &ReadBeforeWaiting, true},
+              {"copy-before-waiting", &CopyBeforeWaiting, true}, {"write-before-waiting", &WriteBeforeWaiting, true},
+              {"some-never-wait", &SomeNeverWait, true}};
 
 // The status of what kernels return as they must: ones. In some order of threads a race shows.
-int Run(Kernel kernel) {
+int Run(Kernel kernel, bool overlaps) {
   for (const uint64_t order : {0, 1, 99}) {
     emulator::SetOrder(order);
     auto* out = static_cast<float*>(emulator::Allocate(kThreads * sizeof(float)));
-    for (int i = 0; i < kThreads; i++) out[i] = 1.0f;
-    Launch({}, {1, 1, kThreads, kThreads * 4}, kernel, out);
+    for (int i = 0; i < kThreads; i++) out[i] = overlaps ? 0.0f : 1.0f;
+    if (overlaps) Launch({nullptr, true}, {1, 1, kThreads, 0}, &OnesKernel, out);
+    Launch({nullptr, overlaps}, {1, 1, kThreads, kThreads * 4}, kernel, out);
+    emulator::FinishLaunches();
     for (int i = 0; i < kThreads; i++) {
       if (out[i] != 1.0f) {
         fprintf(stderr, "result %d is %g\n", i, static_cast<double>(out[i]));
@@ -108,7 +151,7 @@ int Run(Kernel kernel) {
 int main(int argc, char** argv) {
   for (const auto& wrong : engine::cuda::kWrong) {
     if (argc == 1) printf("%s\n", wrong.name);
-    if (argc > 1 && strcmp(argv[1], wrong.name) == 0) return engine::cuda::Run(wrong.kernel);
+    if (argc > 1 && strcmp(argv[1], wrong.name) == 0) return engine::cuda::Run(wrong.kernel, wrong.overlaps);
   }
   return 0;
 }

@@ -3,14 +3,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <vector>
 
+#include "block.h"
 #include "fiber.h"
 #include "guarded_memory.h"
 
@@ -27,7 +28,7 @@ struct Copy {
 };
 
 struct Thread {
-  enum class State { kReady, kAtBarrier, kInWarp, kAtTransfer, kEnded };
+  enum class State { kReady, kAtBarrier, kInWarp, kAtTransfer, kAtLaunches, kEnded };
 
   Fiber fiber;
   State state = State::kEnded;
@@ -36,6 +37,8 @@ struct Thread {
   void* own = nullptr;                   // its part of the warp's operation
   std::deque<std::vector<Copy>> groups;  // committed
   std::vector<Copy> copies;              // not yet
+  bool let_next_begin = false;
+  bool waited = false;  // for earlier launches
 };
 
 // A barrier that bulk copies complete.
@@ -46,6 +49,8 @@ struct Transfer {
   std::vector<Copy> copies = {};
 };
 
+}  // namespace
+
 // xorshift64* (Vigna 2016)
 uint64_t Draw(uint64_t* state) {
   *state ^= *state >> 12;
@@ -54,9 +59,15 @@ uint64_t Draw(uint64_t* state) {
   return *state * 0x2545f4914f6cdd1d;
 }
 
+// The block that runs is `block`; others that have begun are exchanged with it to go on.
 class Block {
  public:
-  void Run(unsigned num_threads, uint64_t order);
+  // Prepares all threads to begin.
+  void Begin(const BlockStart& start);
+  // Runs threads until all have ended, or until nobody can go on before earlier launches have ended.
+  void Run();
+  // Lets threads go on that wait for earlier launches.
+  void EarlierLaunchesEnded();
 
   void SyncThreads(Place place) { Wait(Thread::State::kAtBarrier, place); }
   void Together(WarpOperation operation, void* own, Place place);
@@ -75,45 +86,53 @@ class Block {
     thread.fiber.Leave();
   }
   static void Enter(void* argument);
+  bool CopiesEarly() const { return start_.copies_early || (start_.overlaps && !threads_[current_].waited); }
 
   std::vector<Thread> threads_;
   unsigned num_threads_ = 0;
   size_t current_ = 0;
-  const std::function<void()>* kernel_ = nullptr;
+  BlockStart start_ = {};
+  bool is_early_ = false;  // earlier launches have not ended
   std::unique_ptr<GuardedMemory> dynamic_;
   std::map<const void*, std::unique_ptr<GuardedMemory>> statics_;
   std::map<uint64_t*, Transfer> transfers_;
-  bool running_ = false;
 
  private:
   void MakeReady(size_t thread) {
     threads_[thread].state = Thread::State::kReady;
     ready_.push_back(thread);
   }
-  size_t TakeReady(uint64_t* order);
+  size_t TakeReady();
+  bool IsHeld() const;
   void ReleaseBarrier();
 
   std::deque<size_t> ready_;
+  uint64_t order_ = 0;
+  unsigned num_ended_ = 0;
 };
 
-Block block;
-uint64_t chosen_order = 0;
-std::map<void*, std::unique_ptr<GuardedMemory>> allocations;
+Allocations allocations;
 
-bool CopiesEarly() { return chosen_order % 2 == 1; }
+namespace {
+
+Block block;
+
+}  // namespace
 
 void Block::Enter(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
-  (*block.kernel_)();
+  (*block.start_.kernel)();
   if (!thread.copies.empty() || !thread.groups.empty()) Fail("a thread ends with copies under way", Place::current());
+  if (block.start_.overlaps && !thread.let_next_begin) Fail("a thread ends without LetNextLaunchBegin", Place());
+  if (block.start_.overlaps && !thread.waited) Fail("a thread ends without WaitForEarlierLaunches", Place());
   thread.state = Thread::State::kEnded;
   thread.fiber.Leave();
 }
 
-size_t Block::TakeReady(uint64_t* order) {
-  if (*order > 1) std::swap(ready_[Draw(order) % ready_.size()], ready_.front());
-  const size_t taken = *order == 1 ? ready_.back() : ready_.front();
-  if (*order == 1) {
+size_t Block::TakeReady() {
+  if (order_ > 1) std::swap(ready_[Draw(&order_) % ready_.size()], ready_.front());
+  const size_t taken = order_ == 1 ? ready_.back() : ready_.front();
+  if (order_ == 1) {
     ready_.pop_back();
   } else {
     ready_.pop_front();
@@ -140,26 +159,56 @@ void Block::ReleaseBarrier() {
   for (size_t t = 0; t < num_threads_; t++) MakeReady(t);
 }
 
-void Block::Run(unsigned num_threads, uint64_t order) {
-  num_threads_ = num_threads;
-  while (threads_.size() < num_threads) threads_.emplace_back();
+void Block::Begin(const BlockStart& start) {
+  const LaunchSize& size = *start.size;
+  start_ = start;
+  is_early_ = start.begins_early;
+  order_ = start.order;
+  num_threads_ = size.block.x * size.block.y * size.block.z;
+  num_ended_ = 0;
+  while (threads_.size() < num_threads_) threads_.emplace_back();
+  if (!dynamic_ || dynamic_->bytes() != size.shared_bytes)
+    dynamic_ = std::make_unique<GuardedMemory>(size.shared_bytes);
+  dynamic_->Poison();
   for (auto& [key, memory] : statics_) memory->Poison();
   transfers_.clear();
-  for (unsigned t = 0; t < num_threads; t++) {
-    threads_[t].index = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
-    threads_[t].fiber.Begin(&Enter, &threads_[t]);
+  for (unsigned t = 0; t < num_threads_; t++) {
+    Thread& thread = threads_[t];
+    thread.index = {t % size.block.x, t / size.block.x % size.block.y, t / size.block.x / size.block.y};
+    thread.let_next_begin = thread.waited = false;
+    thread.fiber.Begin(&Enter, &thread);
     MakeReady(t);
   }
-  unsigned num_ended = 0;
-  running_ = true;
-  while (num_ended < num_threads) {
-    if (ready_.empty()) ReleaseBarrier();
-    current_ = TakeReady(&order);
+}
+
+void Block::Run() {
+  const Index& grid = start_.size->grid;
+  grid_size = grid;
+  block_size = start_.size->block;
+  block_index = {start_.index % grid.x, start_.index / grid.x % grid.y, start_.index / grid.x / grid.y};
+  while (num_ended_ < num_threads_) {
+    if (ready_.empty()) {
+      if (IsHeld()) return;
+      ReleaseBarrier();
+    }
+    current_ = TakeReady();
     thread_index = threads_[current_].index;
     threads_[current_].fiber.Resume();
-    num_ended += threads_[current_].state == Thread::State::kEnded;
+    num_ended_ += threads_[current_].state == Thread::State::kEnded;
   }
-  running_ = false;
+}
+
+bool Block::IsHeld() const {
+  const auto first = threads_.begin();
+  return std::any_of(first, first + num_threads_,
+                     [](const Thread& thread) { return thread.state == Thread::State::kAtLaunches; });
+}
+
+void Block::EarlierLaunchesEnded() {
+  is_early_ = false;
+  for (size_t t = 0; t < num_threads_; t++) {
+    if (threads_[t].state == Thread::State::kAtLaunches) MakeReady(t);
+  }
 }
 
 void Block::Together(WarpOperation operation, void* own, Place place) {
@@ -202,8 +251,13 @@ void Block::WakeWaiting() {
   }
 }
 
+namespace {
+
 // Prints what the thread that touched a guard page was.
-void OnSegmentationFault(int, siginfo_t*, void*) { Fail("memory out of bounds", Place()); }
+void OnSegmentationFault(int, siginfo_t* info, void*) {
+  const bool is_early = allocations.closed() && allocations.Contain(info->si_addr);
+  Fail(is_early ? "a write before earlier launches were waited for" : "memory out of bounds", Place());
+}
 
 void CatchFaults() {
   static std::vector<char> stack(64 << 10);
@@ -218,15 +272,6 @@ void CatchFaults() {
   sigaction(SIGBUS, &action, nullptr);
 }
 
-void CheckGuards() {
-  bool intact = !block.dynamic_ || block.dynamic_->Intact();
-  for (const auto& [key, memory] : block.statics_) intact = intact && memory->Intact();
-  if (!intact) Fail("a write outside of shared memory", Place());
-  for (const auto& [data, memory] : allocations) {
-    if (!memory->Intact()) Fail("a write outside of an allocation", Place());
-  }
-}
-
 }  // namespace
 
 void Fail(const char* what, Place place) {
@@ -237,33 +282,33 @@ void Fail(const char* what, Place place) {
   _exit(kErrorStatus);
 }
 
-void SetOrder(uint64_t seed) { chosen_order = seed; }
+std::shared_ptr<Block> MakeBlock() { return std::make_shared<Block>(); }
 
-void Launch(const LaunchSize& size, const std::function<void()>& kernel) {
+void ExchangeBlock(Block* other) { std::swap(block, *other); }
+
+void BeginBlock(const BlockStart& start) {
   static const bool caught = (CatchFaults(), true);
   static_cast<void>(caught);
-  grid_size = size.grid;
-  block_size = size.block;
-  const unsigned num_threads = size.block.x * size.block.y * size.block.z;
-  const unsigned num_blocks = size.grid.x * size.grid.y * size.grid.z;
-  if (num_threads == 0 || num_threads > 1024 || num_threads % kWarpSize != 0 || num_blocks == 0) {
-    Fail("a launch of no block, or of blocks that are not 1 to 32 whole warps", Place());
-  }
-  block.kernel_ = &kernel;
-  block.dynamic_ = std::make_unique<GuardedMemory>(size.shared_bytes);
-  std::vector<unsigned> blocks(num_blocks);
-  std::iota(blocks.begin(), blocks.end(), 0u);
-  uint64_t order = chosen_order;
-  for (unsigned i = 0; i < num_blocks && order > 0; i++) {
-    const unsigned other = order == 1 ? num_blocks - 1 - i : static_cast<unsigned>(Draw(&order) % num_blocks);
-    if (order > 1 || i < other) std::swap(blocks[i], blocks[other]);
-  }
-  for (const unsigned b : blocks) {
-    block_index = {b % size.grid.x, b / size.grid.x % size.grid.y, b / size.grid.x / size.grid.y};
-    block.dynamic_->Poison();
-    block.Run(num_threads, chosen_order > 1 ? Draw(&order) : chosen_order);
-  }
-  CheckGuards();
+  block.Begin(start);
+  block.Run();
+}
+
+void GoOnAfterEarlierLaunches() {
+  block.EarlierLaunchesEnded();
+  block.Run();
+}
+
+bool SharedMemoryIntact() {
+  return (!block.dynamic_ || block.dynamic_->Intact()) &&
+         std::all_of(block.statics_.begin(), block.statics_.end(),
+                     [](const auto& entry) { return entry.second->Intact(); });
+}
+
+void LetNextLaunchBegin() { block.threads_[block.current_].let_next_begin = true; }
+
+void WaitForEarlierLaunches(Place place) {
+  if (block.is_early_) block.Wait(Thread::State::kAtLaunches, place);
+  block.threads_[block.current_].waited = true;
 }
 
 void SyncThreads(Place place) { block.SyncThreads(place); }
@@ -281,7 +326,7 @@ void* StaticShared(const void* key, size_t bytes) {
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (address % bytes != 0) Fail("a copy of misaligned memory", place);
-  if (CopiesEarly()) {
+  if (block.CopiesEarly()) {
     memcpy(shared, global, bytes);
   } else {
     block.threads_[block.current_].copies.push_back({shared, global, bytes});
@@ -317,7 +362,7 @@ void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrie
   if (address % 16 != 0) Fail("a bulk copy of misaligned memory", place);
   Transfer& transfer = block.TransferAt(barrier, place);
   transfer.missing -= bytes;
-  if (CopiesEarly()) {
+  if (block.CopiesEarly()) {
     memcpy(shared, global, bytes);
   } else {
     transfer.copies.push_back({shared, global, bytes});
@@ -327,18 +372,11 @@ void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrie
 
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place) { block.BarrierWait(barrier, parity, place); }
 
-void* Allocate(size_t bytes) {
-  auto memory = std::make_unique<GuardedMemory>(bytes);
-  void* const data = memory->data();
-  allocations[data] = std::move(memory);
-  return data;
-}
+void* Allocate(size_t bytes, bool hidden) { return allocations.Add(bytes, hidden); }
 
 void Free(void* memory) {
-  const auto found = allocations.find(memory);
-  if (found == allocations.end()) Fail("memory that was not allocated", Place::current());
-  if (!found->second->Intact()) Fail("a write outside of an allocation", Place::current());
-  allocations.erase(found);
+  FinishLaunches();
+  if (!allocations.Remove(memory)) Fail("memory that was not allocated, or was written outside of it", Place());
 }
 
 }  // namespace engine::cuda::emulator

@@ -3,7 +3,9 @@
 //   * a warp operation or a barrier that not all of its threads reach at one place in the source is an error;
 //   * shared memory begins as NaN and ends at a page that cannot be touched, and so does what Allocate gives;
 //   * asynchronous copies happen as late as they may, when somebody waits for them, or as early (SetOrder);
-//   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race.
+//   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race;
+//   * launches that may overlap do: each begins before those it follows, up to WaitForEarlierLaunches, and goes on when
+//     they have ended (Launch).
 // An error is printed with its place, block and thread, and ends the process with kErrorStatus.
 //
 // Kernels see this only through kernels/cuda/primitives.cuh, which maps CUDA's names to it.
@@ -31,14 +33,25 @@ struct LaunchSize {
   size_t shared_bytes;
 };
 
-// Runs kernel() in every thread of every block.
-void Launch(const LaunchSize& size, const std::function<void()>& kernel);
+// Runs kernel() in every thread of every block. With `overlaps` (programmatic dependent launch) blocks, as many as
+// there is room for, run up to WaitForEarlierLaunches as soon as they are launched, and all the rest happens as late as
+// it may: when so many launches have begun that there is no room for the next, or in FinishLaunches. Until then kernels
+// read what memory held before. It is an error if a thread writes to allocated memory before it has waited, or ends
+// without LetNextLaunchBegin and WaitForEarlierLaunches. Copies that begin before the wait happen at once.
+void Launch(const LaunchSize& size, std::function<void()> kernel, bool overlaps = false);
+
+// Runs to their end all launches that have begun. SetOrder, Free and launches that do not overlap do so by themselves;
+// whoever reads or writes allocated memory calls it before.
+void FinishLaunches();
 
 // Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed. Odd
 // seeds make asynchronous copies happen at once, even ones when they are waited for.
 void SetOrder(uint64_t seed);
 
 using Place = std::source_location;
+
+void LetNextLaunchBegin();
+void WaitForEarlierLaunches(Place place = Place::current());
 
 // Waits for all threads of the block.
 void SyncThreads(Place place = Place::current());
@@ -71,7 +84,8 @@ void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::curren
 
 // Memory that stands for a device's: bytes at [−kCanary, 0) and up to the next multiple of 16 are checked by Free and
 // after every launch, and whoever touches the page behind ends the process. Filled with 0xff, NaN as floats and halves.
-void* Allocate(size_t bytes);
+// What is `hidden` reads as that, too, before a launch that overlaps has waited for earlier ones.
+void* Allocate(size_t bytes, bool hidden = false);
 void Free(void* memory);
 
 [[noreturn]] void Fail(const char* what, Place place);

@@ -33,6 +33,10 @@ GuardedMemory::~GuardedMemory() { munmap(pages_, mapped_ + 2 * kPage); }
 
 void GuardedMemory::Poison() { memset(data_, 0xff, bytes_); }
 
+void GuardedMemory::AllowWrites(bool allow) {
+  mprotect(pages_ + kPage, mapped_, allow ? PROT_READ | PROT_WRITE : PROT_READ);
+}
+
 bool GuardedMemory::Intact() const {
   const auto is_canary = [](unsigned char byte) { return byte == kCanary; };
   return std::all_of(pages_ + kPage, data_, is_canary) &&

@@ -13,10 +13,14 @@ class GuardedMemory {
   GuardedMemory& operator=(const GuardedMemory&) = delete;
 
   unsigned char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  bool Contains(const void* address) const { return address >= data_ && address < data_ + bytes_; }
   // Makes all of it NaN.
   void Poison();
   // Whether nothing was written before its begin or, up to the next multiple of 16 bytes, behind its end.
   bool Intact() const;
+  // Whether who writes to it goes on, or touches a page that cannot be written.
+  void AllowWrites(bool allow);
 
  private:
   size_t bytes_;

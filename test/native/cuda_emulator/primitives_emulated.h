@@ -24,8 +24,8 @@ inline int BlockIndexY() { return static_cast<int>(emulator::block_index.y); }
 inline int NumBlocks() { return static_cast<int>(emulator::grid_size.x); }
 inline int NumBlocksY() { return static_cast<int>(emulator::grid_size.y); }
 
-inline void LetNextLaunchBegin() {}
-inline void WaitForEarlierLaunches() {}
+inline void LetNextLaunchBegin() { emulator::LetNextLaunchBegin(); }
+inline void WaitForEarlierLaunches(Place place = Place::current()) { emulator::WaitForEarlierLaunches(place); }
 
 template <class T>
 T* SharedMemory() {

@@ -24,6 +24,7 @@ constexpr DeviceLimits kLimits = {.compute_capability = 90,
                                   .shared_block_bytes = 99 << 10,
                                   .shared_multiprocessor_bytes = 228 << 10};
 constexpr uint64_t kMemoryBytes = uint64_t{1} << 30;
+constexpr uint64_t kMemoryBytesPerSecond = 100'000'000'000;
 
 enum Error { kSuccess, kOutOfMemory, kLost };
 
@@ -53,6 +54,7 @@ int Describe(int32_t, DeviceInfo* info) {
   info->driver_version = info->runtime_version = 13000;
   info->memory_bytes = kMemoryBytes;
   info->free_bytes = kMemoryBytes - state.allocated;
+  info->memory_bytes_per_second = kMemoryBytesPerSecond;
   return kSuccess;
 }
 
@@ -95,15 +97,24 @@ int DestroyStream(Stream stream) {
   delete reinterpret_cast<char*>(stream.handle);
   return kSuccess;
 }
+// Whatever else a stream does waits for launches before it to end.
 int Copy(Stream, void* to, const void* from, size_t bytes) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
   std::memcpy(to, from, bytes);
   return kSuccess;
 }
 int Clear(Stream, void* memory, size_t bytes) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
   std::memset(memory, 0, bytes);
   return kSuccess;
 }
-int Wait(Stream) { return kSuccess; }
+int Wait(Stream) {
+  const std::lock_guard lock(state.mutex);
+  emulator::FinishLaunches();
+  return kSuccess;
+}
 
 int StartOrCapture(Stream stream, const DeviceLimits& limits, const Launch& launch) {
   const std::lock_guard lock(state.mutex);
