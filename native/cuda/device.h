@@ -30,8 +30,9 @@ enum class KernelId : int32_t {
   kWriteKv,
   kAttention,  // with its join, if it is split
   kSample,
+  kAdvance,
 };
-inline constexpr int32_t kNumKernels = 16;
+inline constexpr int32_t kNumKernels = 17;
 
 struct PointwiseArgs {
   float* out;
@@ -49,7 +50,7 @@ struct HalveArgs {
 // A kernel and what it is called with.
 struct Launch {
   KernelId kernel;
-  int32_t op;  // of the plan; their number: sampling
+  int32_t op;  // of the plan; their number: sampling, and what makes the next step's inputs
   union {
     EmbedArgs embed;
     NormArgs norm;
@@ -63,6 +64,7 @@ struct Launch {
     WriteKvArgs write_kv;
     AttentionArgs attention;
     SampleArgs sample;
+    AdvanceArgs advance;
   };
 };
 
@@ -119,7 +121,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 3;
+inline constexpr int32_t kDeviceApiVersion = 4;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

@@ -33,6 +33,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfAttention(launch.attention);
     case KernelId::kSample:
       return ShapeOfSample(limits, launch.sample);
+    case KernelId::kAdvance:
+      return ShapeOfAdvance(launch.advance);
   }
   return {};
 }
@@ -72,6 +74,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchAttention(stream, launch.attention);
     case KernelId::kSample:
       return LaunchSample(stream, limits, launch.sample);
+    case KernelId::kAdvance:
+      return LaunchAdvance(stream, launch.advance);
   }
   return -1;
 }

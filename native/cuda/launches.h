@@ -18,6 +18,7 @@ struct Bucket {
   int32_t num_chunks;  // of the longest context
   bool head;           // logits are wanted, or a token
   bool sampling;
+  bool advances;  // another step may follow without the host: its inputs are made of this one's results
 
   bool operator==(const Bucket&) const = default;
 };
@@ -34,10 +35,13 @@ struct InputPlaces {
   const int32_t* rows;          // [num_rows] of tokens, for selectRows
   const AttentionTile* tiles;   // [num_tokens]
   const SamplingRow* sampling;  // [num_rows]
+  const int32_t* steps;         // [num_rows] whose results each row has kept
   const int32_t* block_tables;  // [num_seqs, max_blocks]
 };
 // Takes everything but the block tables, which come last.
 InputPlaces CarveInputs(const Bucket& bucket, Carver* carver);
+// Rows of a bucket that advances: as many as it has both tokens and rows, which holds all of the batch.
+int32_t AdvancedRows(const Bucket& bucket);
 // Columns of block tables on the device.
 int32_t MaxBlocks(const Plan& plan);
 

@@ -80,7 +80,7 @@ const inputs: Inputs = {
 };
 
 /** Past all checks of TypeScript. Results have the size that unspoilt records ask for. */
-function step(handle: NativeHandle, given: Inputs, numTop = 3): Promise<NativeFailure | undefined> {
+function step(handle: NativeHandle, given: Inputs, numTop = 3, numSteps = 1): Promise<NativeFailure | undefined> {
   const numRows = given.sampling.length / SAMPLING_WORDS;
   return handle.step(
     given.tokenIds,
@@ -102,6 +102,7 @@ function step(handle: NativeHandle, given: Inputs, numTop = 3): Promise<NativeFa
       topIds: new Int32Array(numRows * numTop),
       topLogprobs: new Float32Array(numRows * numTop),
     },
+    numSteps,
   );
 }
 
