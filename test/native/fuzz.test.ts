@@ -150,7 +150,8 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
     const counts = new Map<string, number>();
     for (let round = 0; round < 5 * rounds; round++) {
       const name = inputNames[below(inputNames.length)]!;
-      tally(counts, await step(handle, { ...inputs, [name]: mutate(inputs[name]) }));
+      const numSteps = below(10) === 0 ? edges[below(edges.length)]! : 1;
+      tally(counts, await step(handle, { ...inputs, [name]: mutate(inputs[name]) }, 3, numSteps));
     }
     expect(await step(handle, inputs)).toBeUndefined();
     expect([...counts.keys()].sort()).toEqual(['INTERNAL', 'success']);

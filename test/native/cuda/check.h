@@ -64,6 +64,7 @@ void CheckElementwise();
 void CheckLinear();
 void CheckAttention();
 void CheckSampling();
+void CheckAdvancing();
 void CheckShapes();
 
 }  // namespace engine::cuda::test
