@@ -1,9 +1,9 @@
 // Times a saved plan (`engine inspect --save-plan`) on a GPU without Node, with weights drawn on the device:
 //
-//     cuda_runner LIBRARY PLAN [DECODE STEPS]
+//     cuda_runner LIBRARY PLAN [DECODE CALLS]
 //
-// Prints one JSON object per measurement: decode of 1, 4, 16 and 64 sequences, as far as the plan's limits allow, and
-// prefill of one sequence.
+// Prints one JSON object per measurement: decode of 1, 4, 16 and 64 sequences, one step a call and eight, as far as the
+// plan's limits allow, and prefill of one sequence. Times are those of a step.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -65,12 +65,13 @@ class Runner {
  public:
   Runner(const Plan& plan, Executor* executor) : plan_(plan), executor_(*executor) {}
 
-  // One step of `num_seqs` sequences that have `before` tokens and get `count` more, each sampled at its end.
-  // Nanoseconds.
-  double Step(int32_t num_seqs, int32_t before, int32_t count) {
+  // One step of `num_seqs` sequences that have `before` tokens and get `count` more, each sampled at its end; or, with
+  // a token each, several in one call. Nanoseconds per step.
+  double Step(int32_t num_seqs, int32_t before, int32_t count, int32_t num_steps) {
     const int32_t block_size = plan_.limits.block_size, after = before + count;
-    const int32_t blocks = (after + block_size - 1) / block_size;
+    const int32_t blocks = (after + num_steps - 1 + block_size - 1) / block_size;
     Batch batch;
+    batch.num_steps = num_steps;
     batch.query_start.push_back(0);
     for (int32_t s = 0; s < num_seqs; s++) {
       for (int32_t position = before; position < after; position++) {
@@ -87,12 +88,12 @@ class Runner {
       record.top_p = record.repetition_penalty = 1;
     }
     if (std::string problem = CheckBatch(batch, plan_); !problem.empty()) Fail(problem);
-    std::vector<int32_t> tokens(static_cast<size_t>(num_seqs));
+    std::vector<int32_t> tokens(static_cast<size_t>(num_seqs) * static_cast<size_t>(num_steps));
     std::vector<float> logprobs(tokens.size());
     const StepOutputs outputs = {{tokens.data(), logprobs.data(), nullptr, nullptr, 0}, nullptr, nullptr};
     const auto start = std::chrono::steady_clock::now();
     Expect(executor_.Step(batch, outputs));
-    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / num_steps;
   }
 
   // Whether so many sequences of that length fit.
@@ -108,14 +109,15 @@ class Runner {
   Executor& executor_;
 };
 
-void Print(const char* name, int32_t num_seqs, int32_t tokens, int32_t context, std::vector<double> times,
-           double weight_bytes) {
+void Print(const char* name, int32_t num_seqs, int32_t tokens, int32_t context, int32_t num_steps,
+           std::vector<double> times, double weight_bytes) {
   std::sort(times.begin(), times.end());
   const double median = times[times.size() / 2];
   std::printf(
-      "{\"name\": \"%s\", \"batch\": %d, \"tokens\": %d, \"context\": %d, \"steps\": %zu, \"ms\": {\"median\": %.4f, "
+      "{\"name\": \"%s\", \"batch\": %d, \"tokens\": %d, \"context\": %d, \"steps_per_call\": %d, \"calls\": %zu, "
+      "\"ms\": {\"median\": %.4f, "
       "\"min\": %.4f, \"max\": %.4f}, \"tokens_per_second\": %.1f, \"gb_per_second\": %.1f}\n",
-      name, num_seqs, tokens, context, times.size(), median / 1e6, times.front() / 1e6, times.back() / 1e6,
+      name, num_seqs, tokens, context, num_steps, times.size(), median / 1e6, times.front() / 1e6, times.back() / 1e6,
       1e9 * num_seqs * tokens / median, weight_bytes / median);
   std::fflush(stdout);
 }
@@ -137,22 +139,24 @@ void Run(const char* library, const char* path, int32_t steps) {
   constexpr int32_t kWarmUp = 3;
   const int32_t context = std::min(512, plan.limits.context_size / 2);
   for (const int32_t num_seqs : {1, 4, 16, 64}) {
-    if (!runner.Fits(num_seqs, 1, context + 1)) continue;
-    std::vector<double> times;
-    for (int32_t i = -kWarmUp; i < steps; i++) {
-      const double time = runner.Step(num_seqs, context, 1);
-      if (i >= 0) times.push_back(time);
+    for (const int32_t num_steps : {1, kMaxSteps}) {
+      if (!runner.Fits(num_seqs, 1, context + num_steps)) continue;
+      std::vector<double> times;
+      for (int32_t i = -kWarmUp; i < steps; i++) {
+        const double time = runner.Step(num_seqs, context, 1, num_steps);
+        if (i >= 0) times.push_back(time);
+      }
+      Print("decode", num_seqs, 1, context, num_steps, times, weight_bytes);
     }
-    Print("decode", num_seqs, 1, context, times, weight_bytes);
   }
   const int32_t prompt = std::min({2048, plan.limits.max_tokens, plan.limits.context_size});
   if (runner.Fits(1, prompt, prompt)) {
     std::vector<double> times;
     for (int32_t i = -kWarmUp; i < std::max(1, steps / 10); i++) {
-      const double time = runner.Step(1, 0, prompt);
+      const double time = runner.Step(1, 0, prompt, 1);
       if (i >= 0) times.push_back(time);
     }
-    Print("prefill", 1, prompt, 0, times, weight_bytes);
+    Print("prefill", 1, prompt, 0, 1, times, weight_bytes);
   }
 }
 
@@ -162,7 +166,7 @@ void Run(const char* library, const char* path, int32_t steps) {
 int main(int argc, char** argv) {
   const long steps = argc > 3 ? std::strtol(argv[3], nullptr, 10) : 100;
   if (argc < 3 || argc > 4 || steps < 1 || steps > engine::kMaxSteps) {
-    engine::Fail("usage: cuda_runner LIBRARY PLAN [DECODE STEPS, 1 to 100000]");
+    engine::Fail("usage: cuda_runner LIBRARY PLAN [DECODE CALLS, 1 to 100000]");
   }
   engine::Run(argv[1], argv[2], static_cast<int32_t>(steps));
   return 0;

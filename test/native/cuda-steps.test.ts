@@ -1,7 +1,9 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import type { Backend, Batch, Session, SessionLimits, StepResult } from '../../src/backend/backend.js';
+import { encodePlan } from '../../src/backend/encode-plan.js';
 import { nativeCpuBackend } from '../../src/backend/native.js';
 import { type NativeCudaOptions, nativeCudaBackend } from '../../src/backend/native-cuda.js';
+import { loadNativeAddon } from '../../src/backend/native-loader.js';
 import { referenceBackend } from '../../src/backend/reference-session.js';
 import { LOGPROBS, SAMPLE } from '../../src/backend/sampling.js';
 import { EngineLoop } from '../../src/engine/engine-loop.js';
@@ -14,8 +16,11 @@ import { tinyLlama } from '../backend/tiny-llama.js';
 import { request } from '../engine/requests.js';
 import { seededRandom } from '../tensor/random.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
+import { edges, hostile } from './hostile.js';
 
 const folder = temporaryFolder();
+/** Of hostile input; more for a longer hunt. */
+const rounds = Number(process.env.ENGINE_FUZZ_ROUNDS ?? 60);
 const VOCAB = 117;
 const BLOCK_SIZE = 4;
 const BLOCKS = 140; // of each sequence: contexts cross the chunks of attention, which have 256 positions
@@ -90,7 +95,7 @@ describe.skipIf(noEmulatedCuda)(`several steps a call${noEmulatedCuda ?? ''}`, {
   const greedy: RecordOptions = { flags: SAMPLE, temperature: 0 };
   const cases: readonly [string, number[], RecordOptions[]][] = [
     ['one sequence', [11], [greedy]],
-    ['one that crosses a chunk', [251], [{ flags: SAMPLE | LOGPROBS, temperature: 1.3, numTop: 4 }]],
+    ['one that crosses chunks', [507], [{ flags: SAMPLE | LOGPROBS, temperature: 1.3, numTop: 4 }]],
     [
       'five of different lengths',
       [1, 509, 30, 255, 16],
@@ -183,6 +188,53 @@ describe.skipIf(noEmulatedCuda)(`several steps a call${noEmulatedCuda ?? ''}`, {
       await expect(other.step(batch)).rejects.toThrow(/a call of 4 steps; this session does at most 1/);
       await other.dispose();
     }
+  });
+
+  it('are refused or run, whatever is in their arrays', async () => {
+    const { addon } = loadNativeAddon();
+    const handle = new addon.Session();
+    const cudaRequest = { library, device: 0, parts: 1, graphs: false };
+    const settings = { isa: 'scalar', threads: 1, oversubscribed: false, adaptive: false, chunkTime: 0 };
+    const encoded = encodePlan(model.plan, writeWeights(model, folder), model.limits);
+    expect(await handle.load({ ...encoded, ...settings, cuda: cudaRequest })).toBeUndefined();
+    // Three sequences whose last tokens are those of the context, of a block, and of neither.
+    const parts = [57, 31, 20].map((start, s) => {
+      const blocks = Array.from({ length: 16 }, (_, b) => (b * 3 + s) % 64);
+      return { start, count: 1, tokenIds: [s], blocks };
+    });
+    const given = { ...batchOf(parts, BLOCK_SIZE), sampling: samplingRecords(...parts.map((_, row) => ({ row }))) };
+    const names = ['tokenIds', 'positions', 'slotMapping', 'queryStart', 'contextLens', 'blockTables'] as const;
+    const all = [...names, 'sampling'] as const;
+    const { below, mutate } = hostile(Number(process.env.ENGINE_FUZZ_SEED ?? 1));
+    const counts = new Map<string, number>();
+    for (let round = 0; round < rounds; round++) {
+      const name = all[below(all.length)]!;
+      const batch = { ...given, [name]: round === 0 ? given[name] : mutate(given[name]) };
+      const numSteps = round > 0 && below(10) === 0 ? edges[below(edges.length)]! : 2 + below(6);
+      const places = 3 * (numSteps >= 1 && numSteps <= 8 ? numSteps : 1);
+      const results = {
+        tokens: new Int32Array(places),
+        logprobs: new Float32Array(places),
+        topIds: new Int32Array(0),
+        topLogprobs: new Float32Array(0),
+      };
+      const [tokenIds, positions, slotMapping, queryStart, contextLens, blockTables] = names.map((each) => batch[each]);
+      const failure = await handle.step(
+        tokenIds!,
+        positions!,
+        slotMapping!,
+        queryStart!,
+        contextLens!,
+        blockTables!,
+        batch.sampling,
+        ...([undefined, undefined, undefined, undefined, undefined, undefined] as const),
+        results,
+        numSteps,
+      );
+      counts.set(failure?.code ?? 'success', (counts.get(failure?.code ?? 'success') ?? 0) + 1);
+    }
+    expect([...counts.keys()].sort()).toEqual(['INTERNAL', 'success']);
+    await handle.dispose();
   });
 
   it('are none with a head that knows more tokens than the embeddings', async () => {
