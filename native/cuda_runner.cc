@@ -21,7 +21,7 @@ namespace engine {
 namespace {
 
 constexpr char kMagic[] = "ENGNPLAN";
-constexpr int32_t kMaxSteps = 100'000;
+constexpr int32_t kMaxCalls = 100'000;
 
 [[noreturn]] void Fail(const std::string& problem) {
   std::fprintf(stderr, "cuda_runner: %s\n", problem.c_str());
@@ -115,8 +115,8 @@ void Print(const char* name, int32_t num_seqs, int32_t tokens, int32_t context, 
   const double median = times[times.size() / 2];
   std::printf(
       "{\"name\": \"%s\", \"batch\": %d, \"tokens\": %d, \"context\": %d, \"steps_per_call\": %d, \"calls\": %zu, "
-      "\"ms\": {\"median\": %.4f, "
-      "\"min\": %.4f, \"max\": %.4f}, \"tokens_per_second\": %.1f, \"gb_per_second\": %.1f}\n",
+      "\"ms\": {\"median\": %.4f, \"min\": %.4f, \"max\": %.4f}, \"tokens_per_second\": %.1f, \"gb_per_second\": "
+      "%.1f}\n",
       name, num_seqs, tokens, context, num_steps, times.size(), median / 1e6, times.front() / 1e6, times.back() / 1e6,
       1e9 * num_seqs * tokens / median, weight_bytes / median);
   std::fflush(stdout);
@@ -165,7 +165,7 @@ void Run(const char* library, const char* path, int32_t steps) {
 
 int main(int argc, char** argv) {
   const long steps = argc > 3 ? std::strtol(argv[3], nullptr, 10) : 100;
-  if (argc < 3 || argc > 4 || steps < 1 || steps > engine::kMaxSteps) {
+  if (argc < 3 || argc > 4 || steps < 1 || steps > engine::kMaxCalls) {
     engine::Fail("usage: cuda_runner LIBRARY PLAN [DECODE CALLS, 1 to 100000]");
   }
   engine::Run(argv[1], argv[2], static_cast<int32_t>(steps));
