@@ -4,6 +4,7 @@
 // threads) can use the addon.
 #include <napi.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <new>
@@ -45,8 +46,10 @@ void CopySampling(const Napi::CallbackInfo& info, size_t first, Arrays* arrays, 
   arrays->Copy<int32_t>(info[first + 6], &to->mask);
 }
 
-// The arrays of a StepResult that JavaScript made; false if their lengths are not what these records need.
-bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, Arrays* arrays, SamplingOutputs* out) {
+// The arrays of a StepResult that JavaScript made; false if their lengths are not what these records need, that many
+// times.
+bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, int32_t num_steps, Arrays* arrays,
+                SamplingOutputs* out) {
   const std::span<int32_t> tokens = arrays->Get<int32_t>(results.Get("tokens"));
   const std::span<float> logprobs = arrays->Get<float>(results.Get("logprobs"));
   const std::span<int32_t> top_ids = arrays->Get<int32_t>(results.Get("topIds"));
@@ -56,7 +59,7 @@ bool GetOutputs(const Napi::Object& results, const SamplingInputs& inputs, Array
     if ((record.flags & kSamplingFlagLogprobs) != 0) num_top = std::max(num_top, record.num_top);
   }
   *out = {tokens.data(), logprobs.data(), top_ids.data(), top_logprobs.data(), num_top};
-  const size_t rows = inputs.records.size();
+  const size_t rows = inputs.records.size() * static_cast<size_t>(num_steps);
   return tokens.size() == rows && logprobs.size() == rows && top_ids.size() == rows * static_cast<size_t>(num_top) &&
          top_logprobs.size() == top_ids.size();
 }
@@ -153,7 +156,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
     return Submit(std::move(call));
   }
 
-  // step(tokenIds, positions, slotMapping, queryStart, contextLens, blockTables, …sampling, results)
+  // step(tokenIds, positions, slotMapping, queryStart, contextLens, blockTables, …sampling, results, numSteps)
   Napi::Value Step(const Napi::CallbackInfo& info) {
     auto call = spare_ != nullptr ? std::move(spare_) : std::make_unique<Call>(Job::Kind::kStep, info.Env());
     call->deferred = Napi::Promise::Deferred::New(info.Env());
@@ -169,7 +172,9 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
       arrays.Copy<int32_t>(info[5], &batch.block_tables);
       CopySampling(info, 6, &arrays, &batch.sampling);
       const auto results = info[13].As<Napi::Object>();
-      const bool fits = GetOutputs(results, batch.sampling, &arrays, &call->outputs.sampling);
+      batch.num_steps = info[14].IsNumber() ? info[14].As<Napi::Number>().Int32Value() : 0;
+      const int32_t num_steps = std::clamp(batch.num_steps, 1, kMaxSteps);  // others are refused when it is checked
+      const bool fits = GetOutputs(results, batch.sampling, num_steps, &arrays, &call->outputs.sampling);
       const Plan& plan = session_->plan();
       const bool rows_fit = GetRows(results.Get("logits"), batch, plan.vocab_size(), &arrays, &call->outputs.logits) &&
                             GetRows(results.Get("hidden"), batch, plan.hidden_size(), &arrays, &call->outputs.hidden);
@@ -191,7 +196,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
       const std::span<const float> logits = arrays.Get<float>(info[0]);
       const std::span<const int32_t> positions = arrays.Get<int32_t>(info[1]);
       CopySampling(info, 2, &arrays, &inputs);
-      const bool fits = GetOutputs(info[9].As<Napi::Object>(), inputs, &arrays, &outputs);
+      const bool fits = GetOutputs(info[9].As<Napi::Object>(), inputs, 1, &arrays, &outputs);
       if (!fits || !arrays.ok()) return ToJs(info.Env(), Internal(kWrongArrays));
       return ToJs(info.Env(), session_->Sample(inputs, logits, positions, outputs));
     } catch (const std::bad_alloc&) {

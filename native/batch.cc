@@ -35,14 +35,16 @@ std::string CheckCsr(const char* what, const Csr& csr, size_t num_rows, int32_t 
 
 std::string CheckSequences(const Batch& batch, const Plan& plan) {
   const Limits& limits = plan.limits;
+  const int32_t more = batch.num_steps - 1;
   for (int32_t s = 0; s < batch.num_seqs(); s++) {
     const int32_t context = batch.context_lens[s];
     const int32_t queries = batch.query_start[s + 1] - batch.query_start[s];
-    if (queries < 1 || context < queries || context > limits.context_size) {
+    if (queries < 1 || context < queries || context > limits.context_size - more) {
       return OutOfRange("contextLens", s, context);
     }
     if (plan.kv_layers.empty()) continue;
-    const int32_t blocks = context / limits.block_size + (context % limits.block_size != 0);
+    const int32_t last = context + more;  // of the last step
+    const int32_t blocks = last / limits.block_size + (last % limits.block_size != 0);
     if (blocks > batch.max_blocks()) return OutOfRange("contextLens", s, context);
     // Blocks before the first position that any layer's window reaches may be absent.
     const int32_t first_visible = std::max(0, context - queries - plan.window + 1);
@@ -52,6 +54,28 @@ std::string CheckSequences(const Batch& batch, const Plan& plan) {
       const size_t i = row + static_cast<size_t>(b);
       const int32_t block = batch.block_tables[i];
       if (block < (b < unseen ? -1 : 0) || block >= limits.num_blocks) return OutOfRange("blockTables", i, block);
+    }
+  }
+  return "";
+}
+
+// What the second and later steps of a call take for granted: see Batch in src/backend/backend.ts.
+std::string CheckFollowingSteps(const Batch& batch, const Plan& plan) {
+  const SamplingInputs& sampling = batch.sampling;
+  const auto refuse = [&](const char* what) {
+    return "a call of " + std::to_string(batch.num_steps) + " steps " + what;
+  };
+  if (batch.num_tokens() != batch.num_seqs() || sampling.num_rows() != batch.num_seqs()) {
+    return refuse("needs one token and one row of each sequence");
+  }
+  if (!sampling.history.ids.empty() || !sampling.mask.empty()) return refuse("can have neither history nor mask");
+  if (plan.vocab_size() > plan.num_token_ids()) return refuse("may sample a token that has no embedding");
+  for (int32_t s = 0; s < batch.num_seqs(); s++) {
+    const SamplingRecord& record = sampling.records[s];
+    if (record.row != s || (record.flags & kSamplingFlagSample) == 0) return refuse("has a row that samples nothing");
+    const int32_t position = batch.positions[s];
+    if (position != batch.context_lens[s] - 1 || position > plan.num_positions() - batch.num_steps) {
+      return OutOfRange("positions", static_cast<size_t>(s), position);
     }
   }
   return "";
@@ -67,6 +91,9 @@ std::pair<int32_t, int32_t> RowOf(const Csr& csr, int32_t row) {
 std::string CheckBatch(const Batch& batch, const Plan& plan) {
   const Limits& limits = plan.limits;
   const size_t tokens = batch.token_ids.size();
+  if (batch.num_steps < 1 || batch.num_steps > kMaxSteps) {
+    return "a call of " + std::to_string(batch.num_steps) + " steps; the limit is " + std::to_string(kMaxSteps);
+  }
   if (tokens > static_cast<size_t>(limits.max_tokens)) {
     return "the batch has " + std::to_string(tokens) + " tokens; the session's limit is " +
            std::to_string(limits.max_tokens);
@@ -95,7 +122,10 @@ std::string CheckBatch(const Batch& batch, const Plan& plan) {
     return OutOfRange("slotMapping", static_cast<size_t>(i), batch.slot_mapping[i]);
   }
   if (std::string problem = CheckSequences(batch, plan); !problem.empty()) return problem;
-  return CheckSampling(batch.sampling, batch.num_tokens(), plan.vocab_size());
+  if (std::string problem = CheckSampling(batch.sampling, batch.num_tokens(), plan.vocab_size()); !problem.empty()) {
+    return problem;
+  }
+  return batch.num_steps > 1 ? CheckFollowingSteps(batch, plan) : "";
 }
 
 std::string CheckSampling(const SamplingInputs& inputs, int32_t num_positions, int32_t vocab_size) {

@@ -10,6 +10,9 @@
 
 namespace engine {
 
+// Most steps of one call, on devices that can do several.
+inline constexpr int32_t kMaxSteps = 8;
+
 // Compressed rows; empty offsets mean that no row has entries.
 struct Csr {
   std::vector<int32_t> offsets;  // [num_rows + 1]
@@ -37,22 +40,27 @@ struct Batch {
   std::vector<int32_t> context_lens;  // [num_seqs]
   std::vector<int32_t> block_tables;  // [num_seqs, max_blocks] −1 where no layer's window reaches
   SamplingInputs sampling;
+  int32_t num_steps = 1;
 
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   int32_t num_seqs() const { return static_cast<int32_t>(context_lens.size()); }
-  // Positions are below it.
+  // Positions are below it, in all steps.
   int32_t end_position() const {
-    return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+    return positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + num_steps;
+  }
+  // Of the last step.
+  int32_t longest_context() const {
+    return num_seqs() == 0 ? 0 : *std::max_element(context_lens.begin(), context_lens.end()) + num_steps - 1;
   }
   int32_t max_blocks() const { return num_seqs() == 0 ? 0 : static_cast<int32_t>(block_tables.size()) / num_seqs(); }
 };
 
 // Where results go: arrays that JavaScript made and keeps alive.
 struct SamplingOutputs {
-  int32_t* tokens;      // [num_rows]
-  float* logprobs;      // [num_rows]
-  int32_t* top_ids;     // [num_rows, num_top]
-  float* top_logprobs;  // [num_rows, num_top]
+  int32_t* tokens;      // [num_steps, num_rows]
+  float* logprobs;      // [num_steps, num_rows]
+  int32_t* top_ids;     // [num_steps, num_rows, num_top]
+  float* top_logprobs;  // [num_steps, num_rows, num_top]
   int32_t num_top;
 };
 

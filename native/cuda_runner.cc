@@ -1,10 +1,11 @@
 // Times a saved plan (`engine inspect --save-plan`) on a GPU without Node, with weights drawn on the device:
 //
-//     cuda_runner LIBRARY PLAN [DECODE STEPS]
+//     cuda_runner LIBRARY PLAN [DECODE CALLS]
 //
-// Prints one JSON object per measurement: decode of 1, 4, 16 and 64 sequences, as far as the plan's limits allow, and
-// prefill of one sequence. `gb` is what a step has to read at least: all matrices once, keys and values of its
-// sequences. Per cent of copies are of what copying the device's memory was measured to read and write.
+// Prints one JSON object per measurement: decode of 1, 4, 16 and 64 sequences, one step a call and eight, as far as the
+// plan's limits allow, and prefill of one sequence. Times are those of a step. `gb` is what a step has to read at least:
+// all matrices once, keys and values of its sequences. Per cent of copies are of what copying the device's memory was
+// measured to read and write.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,7 +27,7 @@ namespace {
 
 constexpr char kMagic[] = "ENGNPLAN";
 constexpr size_t kMaxPlanBytes = size_t{16} << 20;
-constexpr int32_t kMaxSteps = 100'000;
+constexpr int32_t kMaxCalls = 100'000;
 
 [[noreturn]] void Fail(const std::string& problem) {
   std::fprintf(stderr, "cuda_runner: %s\n", problem.c_str());
@@ -102,12 +103,13 @@ class Runner {
  public:
   Runner(const Plan& plan, Executor* executor) : plan_(plan), executor_(*executor) {}
 
-  // One step of `num_seqs` sequences that have `before` tokens and get `count` more, each sampled at its end.
-  // Nanoseconds.
-  double Step(int32_t num_seqs, int32_t before, int32_t count) {
+  // One step of `num_seqs` sequences that have `before` tokens and get `count` more, each sampled at its end; or, with
+  // a token each, several in one call. Nanoseconds per step.
+  double Step(int32_t num_seqs, int32_t before, int32_t count, int32_t num_steps) {
     const int32_t block_size = plan_.limits.block_size, after = before + count;
-    const int32_t blocks = (after + block_size - 1) / block_size;
+    const int32_t blocks = (after + num_steps - 1 + block_size - 1) / block_size;
     Batch batch;
+    batch.num_steps = num_steps;
     batch.query_start.push_back(0);
     for (int32_t s = 0; s < num_seqs; s++) {
       for (int32_t position = before; position < after; position++) {
@@ -124,12 +126,12 @@ class Runner {
       record.top_p = record.repetition_penalty = 1;
     }
     if (std::string problem = CheckBatch(batch, plan_); !problem.empty()) Fail(problem);
-    std::vector<int32_t> tokens(static_cast<size_t>(num_seqs));
+    std::vector<int32_t> tokens(static_cast<size_t>(num_seqs) * static_cast<size_t>(num_steps));
     std::vector<float> logprobs(tokens.size());
     const StepOutputs outputs = {{tokens.data(), logprobs.data(), nullptr, nullptr, 0}, nullptr, nullptr};
     const auto start = std::chrono::steady_clock::now();
     Expect(executor_.Step(batch, outputs));
-    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+    return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count() / num_steps;
   }
 
   // Whether so many sequences of that length fit.
@@ -156,9 +158,10 @@ struct Measured {
   int32_t num_seqs;
   int32_t tokens;  // of each sequence
   int32_t context;
-  int64_t launches;
+  int32_t num_steps;  // of a call
+  int64_t launches;   // of a step
   double bytes, operations;
-  std::vector<double> times;  // nanoseconds
+  std::vector<double> times;  // of a step, in nanoseconds
 };
 
 void Print(Measured measured, const Bandwidth& bandwidth) {
@@ -167,11 +170,11 @@ void Print(Measured measured, const Bandwidth& bandwidth) {
   const double seconds = times[times.size() / 2] / 1e9;
   const double rate = measured.bytes / seconds;
   std::printf(
-      "{\"name\": \"%s\", \"batch\": %d, \"tokens\": %d, \"context\": %d, \"launches\": %lld, \"steps\": %zu, "
-      "\"ms\": {\"median\": %.4f, \"min\": %.4f, \"max\": %.4f}, \"tokens_per_second\": %.1f, \"gb\": %.9f, "
-      "\"gb_per_second\": %.6f, \"percent_of_copies\": %.4f, ",
+      "{\"name\": \"%s\", \"batch\": %d, \"tokens\": %d, \"context\": %d, \"launches\": %lld, \"steps_per_call\": %d, "
+      "\"calls\": %zu, \"ms\": {\"median\": %.4f, \"min\": %.4f, \"max\": %.4f}, \"tokens_per_second\": %.1f, "
+      "\"gb\": %.9f, \"gb_per_second\": %.6f, \"percent_of_copies\": %.4f, ",
       measured.name, measured.num_seqs, measured.tokens, measured.context, static_cast<long long>(measured.launches),
-      times.size(), seconds * 1e3, times.front() / 1e6, times.back() / 1e6,
+      measured.num_steps, times.size(), seconds * 1e3, times.front() / 1e6, times.back() / 1e6,
       measured.num_seqs * measured.tokens / seconds, measured.bytes / 1e9, rate / 1e9, 100 * rate / bandwidth.copies);
   if (bandwidth.datasheet > 0) std::printf("\"percent_of_datasheet\": %.4f, ", 100 * rate / bandwidth.datasheet);
   std::printf("\"tflop_per_second\": %.6f}\n", measured.operations / seconds / 1e12);
@@ -191,7 +194,7 @@ Bandwidth MeasureBandwidth(const CudaRequest& request) {
   return bandwidth;
 }
 
-void Run(const char* library, const char* path, int32_t steps) {
+void Run(const char* library, const char* path, int32_t calls) {
   Plan plan;
   if (std::string problem = DecodePlan(ReadWords(path), std::numeric_limits<int32_t>::max(), &plan); !problem.empty()) {
     Fail(std::string(path) + ": " + problem);
@@ -207,14 +210,16 @@ void Run(const char* library, const char* path, int32_t steps) {
   Runner runner(plan, executor.get());
   const Cost cost(plan);
   bool any = false;
-  const auto measure = [&](const char* name, int32_t num_seqs, int32_t context, int32_t tokens, int32_t count) {
-    if (!runner.Fits(num_seqs, tokens, context + tokens)) return;
+  const auto measure = [&](const char* name, int32_t num_seqs, int32_t context, int32_t tokens, int32_t num_steps,
+                           int32_t count) {
+    if (!runner.Fits(num_seqs, tokens, context + tokens + num_steps - 1)) return;
     std::string launches;
     Expect(cuda::DescribeLaunches(plan, *request.cuda, {num_seqs * tokens, num_seqs, context + tokens}, &launches));
     Measured measured = {name,
                          num_seqs,
                          tokens,
                          context,
+                         num_steps,
                          std::count(launches.begin(), launches.end(), '\n'),
                          cost.Bytes(num_seqs, context + tokens),
                          cost.Operations(num_seqs * tokens, num_seqs),
@@ -222,16 +227,18 @@ void Run(const char* library, const char* path, int32_t steps) {
     // The first of a kind load kernels and are captured.
     constexpr int32_t kWarmUp = 3;
     for (int32_t i = -kWarmUp; i < count; i++) {
-      const double time = runner.Step(num_seqs, context, tokens);
+      const double time = runner.Step(num_seqs, context, tokens, num_steps);
       if (i >= 0) measured.times.push_back(time);
     }
     Print(std::move(measured), bandwidth);
     any = true;
   };
   const int32_t context = std::min(512, plan.limits.context_size / 2);
-  for (const int32_t num_seqs : {1, 4, 16, 64}) measure("decode", num_seqs, context, 1, steps);
+  for (const int32_t num_seqs : {1, 4, 16, 64}) {
+    for (const int32_t num_steps : {1, kMaxSteps}) measure("decode", num_seqs, context, 1, num_steps, calls);
+  }
   const int32_t prompt = std::min({2048, plan.limits.max_tokens, plan.limits.context_size});
-  measure("prefill", 1, 0, prompt, std::max(1, steps / 10));
+  measure("prefill", 1, 0, prompt, 1, std::max(1, calls / 10));
   if (!any) Fail(std::string(path) + ": its limits leave no room for a sequence");
 }
 
@@ -240,13 +247,13 @@ void Run(const char* library, const char* path, int32_t steps) {
 
 int main(int argc, char** argv) {
   char* end = nullptr;
-  const long steps = argc > 3 ? std::strtol(argv[3], &end, 10) : 100;
+  const long calls = argc > 3 ? std::strtol(argv[3], &end, 10) : 100;
   const bool whole = end == nullptr || (end != argv[3] && *end == '\0');
-  if (argc < 3 || argc > 4 || !whole || steps < 1 || steps > engine::kMaxSteps) {
-    engine::Fail("usage: cuda_runner LIBRARY PLAN [DECODE STEPS, 1 to 100000]");
+  if (argc < 3 || argc > 4 || !whole || calls < 1 || calls > engine::kMaxCalls) {
+    engine::Fail("usage: cuda_runner LIBRARY PLAN [DECODE CALLS, 1 to 100000]");
   }
   try {
-    engine::Run(argv[1], argv[2], static_cast<int32_t>(steps));
+    engine::Run(argv[1], argv[2], static_cast<int32_t>(calls));
   } catch (const std::bad_alloc&) {
     engine::Fail("out of memory");
   }

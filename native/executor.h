@@ -71,7 +71,9 @@ class Executor {
  public:
   virtual ~Executor() = default;  // frees everything
   virtual Failure Load(const LoadRequest& request) = 0;
-  // The batch is checked.
+  // Steps of one call.
+  virtual int32_t max_steps() const { return 1; }
+  // The batch is checked, and has no more steps. With several only sampling outputs are asked for.
   virtual Failure Step(const Batch& batch, const StepOutputs& outputs) = 0;
   // The rows of a buffer of the plan as the last step left them.
   virtual Failure Read(int32_t buffer, std::vector<float>* rows) = 0;

@@ -8,7 +8,7 @@
 namespace engine {
 
 // Changes with the op table, the sampling record and the encoding; compared when the addon is loaded.
-inline constexpr int32_t kAbiNumber = 1505439434;
+inline constexpr int32_t kAbiNumber = -970558905;
 
 // One struct per op, its fields in encoding order. Buffers, weights and RoPE tables are indices; −1 is an absent weight.
 struct EmbedOp {

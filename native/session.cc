@@ -95,6 +95,13 @@ Failure Session::Load(LoadRequest* request) {
 Failure Session::Step(const Batch& batch, const StepOutputs& outputs) {
   if (!executor_) return Internal("a step before the session was loaded");
   if (std::string problem = CheckBatch(batch, plan_); !problem.empty()) return Internal(std::move(problem));
+  if (batch.num_steps > executor_->max_steps()) {
+    return Internal("a call of " + std::to_string(batch.num_steps) + " steps; this session does at most " +
+                    std::to_string(executor_->max_steps()));
+  }
+  if (batch.num_steps > 1 && (outputs.logits != nullptr || outputs.hidden != nullptr)) {
+    return Internal("a call of several steps gives neither logits nor hidden states");
+  }
   return executor_->Step(batch, outputs);
 }
 

@@ -403,4 +403,34 @@ size_t SampleScratchBytes(int32_t vocab_size);
 LaunchShape ShapeOfSample(const DeviceLimits& limits, const SampleArgs& args);
 int LaunchSample(Stream stream, const DeviceLimits& limits, const SampleArgs& args);
 
+// --- The next step ---------------------------------------------------------------------------------------------------
+
+// Where a step's results lie, or those of several steps, one after another.
+struct StepResults {
+  int32_t* tokens;      // [num_rows]
+  float* logprobs;      // [num_rows]
+  int32_t* top_ids;     // [num_rows, num_top]
+  float* top_logprobs;  // [num_rows, num_top]
+};
+
+// After a step in which every sequence had one token and one row, so that token, tile and row r are sequence r's: keeps
+// its results, and makes of its inputs those of the next step, in which each sequence has the token that was sampled. A
+// row for which none was (padding, or no token is allowed) stays as it is, and has none from then on.
+struct AdvanceArgs {
+  int32_t num_rows;
+  int32_t num_top;
+  int32_t block_size, max_blocks;
+  int32_t* ids;                 // [num_rows]
+  int32_t* positions;           // [num_rows]
+  int32_t* slot_mapping;        // [num_rows]
+  AttentionTile* tiles;         // [num_rows]
+  SamplingRow* sampling;        // [num_rows]
+  const int32_t* block_tables;  // [num_rows, max_blocks]
+  int32_t* steps;               // [num_rows] of each row that have been kept
+  StepResults results;          // of the step
+  StepResults kept;             // [steps, num_rows]
+};
+LaunchShape ShapeOfAdvance(const AdvanceArgs& args);
+int LaunchAdvance(Stream stream, const AdvanceArgs& args);
+
 }  // namespace engine::cuda

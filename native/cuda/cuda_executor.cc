@@ -42,7 +42,7 @@ Failure CheckSupport(const Plan& plan, const Device& device) {
 }
 
 Bucket BucketOf(const Plan& plan, const StepSize& step, int32_t parts, const std::vector<int32_t>& query_start,
-                bool head, bool sampling) {
+                bool head, bool sampling, bool advances) {
   const Limits& limits = plan.limits;
   int32_t chunks = 1;
   while (chunks * kAttentionChunk < step.context_len) chunks *= 2;
@@ -52,7 +52,8 @@ Bucket BucketOf(const Plan& plan, const StepSize& step, int32_t parts, const std
           .num_chunks = std::min(chunks, CeilDivide(limits.context_size, kAttentionChunk)),
           .tiles = TileCountsOf(plan, parts, query_start, num_tokens),
           .head = head,
-          .sampling = sampling};
+          .sampling = sampling,
+          .advances = advances};
 }
 
 class DeviceBlocks final : public BlockMemory {
@@ -152,22 +153,26 @@ class CudaExecutor final : public Executor {
     return weights_.Load(plan_, device_, cuda_.device, request, cancelled_);
   }
 
+  int32_t max_steps() const override { return kMaxSteps; }
+
+  // Several steps are launched one after another, and nothing is awaited before the last of them.
   Failure Step(const Batch& batch, const StepOutputs& outputs) override {
     if (lost_) return lost_;
     last_rows_[static_cast<int32_t>(Rows::kTokens)] = batch.num_tokens();
     last_rows_[static_cast<int32_t>(Rows::kLogits)] = batch.sampling.num_rows();
     if (batch.num_tokens() == 0) return {};
-    const StepSize size = {batch.num_tokens(), batch.sampling.num_rows(),
-                           *std::max_element(batch.context_lens.begin(), batch.context_lens.end())};
-    const Bucket bucket =
-        BucketOf(plan_, size, cuda_.parts, batch.query_start, outputs.needs_head(batch), batch.sampling.needs_logits());
+    const StepSize size = {batch.num_tokens(), batch.sampling.num_rows(), batch.longest_context()};
+    const Bucket bucket = BucketOf(plan_, size, cuda_.parts, batch.query_start, outputs.needs_head(batch),
+                                   batch.sampling.needs_logits(), batch.num_steps > 1);
     bool moved = false;
     if (Failure failure = inputs_.Reserve(batch, bucket, &moved)) return failure;
     if (moved) DropLaunches();
     int error = ExtendRope(batch.end_position());
     if (error == 0) error = inputs_.Send(stream_, batch, bucket, areas_.buffer(plan_, plan_.logits));
-    if (error == 0) error = Launch(bucket);
-    if (error == 0 && cancelled_.load(std::memory_order_relaxed)) return Disposed();
+    for (int32_t step = 0; step < batch.num_steps && error == 0; step++) {
+      error = Launch(bucket);
+      if (error == 0 && cancelled_.load(std::memory_order_relaxed)) return Disposed();
+    }
     if (error == 0) error = Fetch(batch, bucket, outputs);
     return Judge(error);
   }
@@ -204,7 +209,7 @@ class CudaExecutor final : public Executor {
     int error = weights_.Allocate(api);
     if (error == 0) error = kv_.Allocate(api, kv.bytes());
     if (error == 0) error = activations_.Allocate(api, activations.bytes());
-    if (error == 0) error = results_.Allocate(api, ResultBytes(plan_.limits.max_rows, true));
+    if (error == 0) error = results_.Allocate(api, kMaxSteps * ResultBytes(plan_.limits.max_rows, true));
     if (error != 0) return api.is_out_of_memory(error) ? DeviceOutOfMemory(device_, memory) : device_.Check(error);
     Carver carve_activations(activations_.data()), carve_kv(kv_.data());
     CarveAreas(plan_, device_, weights_.matrices(), cuda_.parts, &carve_activations, &carve_kv, &areas_);
@@ -291,26 +296,29 @@ class CudaExecutor final : public Executor {
     int error = copy_rows(outputs.logits, plan_.logits);
     if (error == 0 && outputs.hidden != nullptr) error = copy_rows(outputs.hidden, plan_.hidden);
     const bool with_top = outputs.sampling.num_top > 0;
+    const size_t copies = bucket.advances ? kMaxSteps : 1;
     if (error == 0 && bucket.sampling) {
-      error = api.copy(stream_, results_.data(), areas_.results, ResultBytes(plan_.limits.max_rows, with_top));
+      error = api.copy(stream_, results_.data(), bucket.advances ? areas_.kept_results : areas_.results,
+                       copies * ResultBytes(plan_.limits.max_rows, with_top));
     }
     if (error == 0) error = api.wait(stream_);
-    if (error == 0) HandOut(rows, bucket.sampling, outputs.sampling);
-    return error;
+    if (error != 0) return error;
+    const StepResults from = ResultsAt(results_.data(), copies * static_cast<size_t>(plan_.limits.max_rows));
+    const auto stride = bucket.advances ? static_cast<size_t>(AdvancedRows(bucket)) : rows;
+    for (size_t step = 0; step < static_cast<size_t>(batch.num_steps); step++) {
+      for (size_t r = 0; r < rows; r++) {
+        HandOut(from, step * stride + r, bucket.sampling, outputs.sampling, step * rows + r);
+      }
+    }
+    return 0;
   }
 
-  void HandOut(size_t rows, bool sampled, const SamplingOutputs& to) const {
-    const auto most = static_cast<size_t>(plan_.limits.max_rows), num_top = static_cast<size_t>(to.num_top);
-    const auto* tokens = reinterpret_cast<const int32_t*>(results_.data());
-    const auto* logprobs = reinterpret_cast<const float*>(tokens + most);
-    const int32_t* top_ids = tokens + 2 * most;
-    const auto* top_logprobs = reinterpret_cast<const float*>(top_ids + most * kMaxTopLogprobs);
-    for (size_t r = 0; r < rows; r++) {
-      to.tokens[r] = sampled ? tokens[r] : -1;
-      to.logprobs[r] = sampled ? logprobs[r] : std::numeric_limits<float>::quiet_NaN();
-      std::copy_n(top_ids + r * kMaxTopLogprobs, num_top, to.top_ids + r * num_top);
-      std::copy_n(top_logprobs + r * kMaxTopLogprobs, num_top, to.top_logprobs + r * num_top);
-    }
+  static void HandOut(const StepResults& from, size_t row, bool sampled, const SamplingOutputs& to, size_t place) {
+    const auto num_top = static_cast<size_t>(to.num_top);
+    to.tokens[place] = sampled ? from.tokens[row] : -1;
+    to.logprobs[place] = sampled ? from.logprobs[row] : std::numeric_limits<float>::quiet_NaN();
+    std::copy_n(from.top_ids + row * kMaxTopLogprobs, num_top, to.top_ids + place * num_top);
+    std::copy_n(from.top_logprobs + row * kMaxTopLogprobs, num_top, to.top_logprobs + place * num_top);
   }
 
   // An error on a device that has worked so far means that it is lost to this session.
@@ -360,7 +368,7 @@ Failure DescribeLaunches(const Plan& plan, const CudaRequest& request, const Ste
   for (int32_t s = 0; s <= num_seqs; s++) {
     query_start.push_back(static_cast<int32_t>(int64_t{step.num_tokens} * s / num_seqs));
   }
-  const Bucket bucket = BucketOf(plan, step, request.parts, query_start, true, step.num_rows > 0);
+  const Bucket bucket = BucketOf(plan, step, request.parts, query_start, true, step.num_rows > 0, false);
   *text = LaunchesToText(plan, device, MakeLaunches(placement, bucket, CarveInputs(bucket, &inputs)));
   return {};
 }

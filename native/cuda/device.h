@@ -32,8 +32,9 @@ enum class KernelId : int32_t {
   kAttention,  // with its join, if it is split
   kAttentionMany,
   kSample,
+  kAdvance,
 };
-inline constexpr int32_t kNumKernels = 18;
+inline constexpr int32_t kNumKernels = 19;
 
 struct PointwiseArgs {
   float* out;
@@ -51,7 +52,7 @@ struct HalveArgs {
 // A kernel and what it is called with.
 struct Launch {
   KernelId kernel;
-  int32_t op;  // of the plan; their number: sampling
+  int32_t op;  // of the plan; their number: sampling, and what makes the next step's inputs
   union {
     EmbedArgs embed;
     NormArgs norm;
@@ -67,6 +68,7 @@ struct Launch {
     AttentionArgs attention;
     ManyAttentionArgs attention_many;
     SampleArgs sample;
+    AdvanceArgs advance;
   };
 };
 

@@ -37,6 +37,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfAttentionMany(launch.attention_many);
     case KernelId::kSample:
       return ShapeOfSample(limits, launch.sample);
+    case KernelId::kAdvance:
+      return ShapeOfAdvance(launch.advance);
   }
   return {};
 }
@@ -80,6 +82,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchAttentionMany(stream, launch.attention_many);
     case KernelId::kSample:
       return LaunchSample(stream, limits, launch.sample);
+    case KernelId::kAdvance:
+      return LaunchAdvance(stream, launch.advance);
   }
   return -1;
 }

@@ -23,8 +23,8 @@ class Recorder {
   }
 
   void AddSampling() {
-    const int32_t vocab_size = p_.plan.vocab_size(), most = p_.plan.limits.max_rows;
-    auto* tokens = reinterpret_cast<int32_t*>(p_.areas.results);
+    const int32_t vocab_size = p_.plan.vocab_size();
+    const StepResults to = ResultsAt(p_.areas.results, static_cast<size_t>(p_.plan.limits.max_rows));
     op_ = static_cast<int32_t>(p_.plan.ops.size());
     Launch& launch = New(KernelId::kSample);
     launch.sample = {.rows = inputs_.sampling,
@@ -34,10 +34,28 @@ class Recorder {
                      .scratch = p_.areas.sample_scratch,
                      .highest = num_highest_ > 0 ? p_.areas.highest : nullptr,
                      .num_highest = num_highest_,
-                     .tokens = tokens,
-                     .logprobs = reinterpret_cast<float*>(tokens + most),
-                     .top_ids = tokens + 2 * most,
-                     .top_logprobs = reinterpret_cast<float*>(tokens + (2 + kMaxTopLogprobs) * most)};
+                     .tokens = to.tokens,
+                     .logprobs = to.logprobs,
+                     .top_ids = to.top_ids,
+                     .top_logprobs = to.top_logprobs};
+  }
+
+  // After sampling. What it changes are the inputs of launches that only read them.
+  void AddAdvance() {
+    const auto most = static_cast<size_t>(p_.plan.limits.max_rows);
+    New(KernelId::kAdvance).advance = {.num_rows = AdvancedRows(bucket_),
+                                       .num_top = kMaxTopLogprobs,
+                                       .block_size = p_.plan.limits.block_size,
+                                       .max_blocks = MaxBlocks(p_.plan),
+                                       .ids = const_cast<int32_t*>(inputs_.ids),
+                                       .positions = const_cast<int32_t*>(inputs_.positions),
+                                       .slot_mapping = const_cast<int32_t*>(inputs_.slot_mapping),
+                                       .tiles = const_cast<AttentionTile*>(inputs_.tiles),
+                                       .sampling = const_cast<SamplingRow*>(inputs_.sampling),
+                                       .block_tables = inputs_.block_tables,
+                                       .steps = const_cast<int32_t*>(inputs_.steps),
+                                       .results = ResultsAt(p_.areas.results, most),
+                                       .kept = ResultsAt(p_.areas.kept_results, kMaxSteps * most)};
   }
 
   std::vector<Launch> Finish() { return std::move(launches_); }
@@ -230,7 +248,7 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 
 constexpr const char* kKernelNames[kNumKernels] = {
     "embed",  "rmsNorm",     "layerNorm", "rope",       "siluMul", "gelu",  "add",       "selectRows", "prepare",
-    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "attentionMany", "sample"};
+    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "attentionMany", "sample", "advance"};
 
 // What a launch does besides its kernel's own work.
 std::string DetailsOf(const Launch& launch) {
@@ -288,6 +306,8 @@ HeadRotation RotationOf(const Placement& placement, int32_t rope, const int32_t*
           .interleaved = op.interleaved == 1};
 }
 
+int32_t AdvancedRows(const Bucket& bucket) { return std::min(bucket.num_tokens, bucket.num_rows); }
+
 int32_t MaxBlocks(const Plan& plan) { return CeilDivide(plan.limits.context_size, plan.limits.block_size); }
 
 InputPlaces CarveInputs(const Bucket& bucket, Carver* carver) {
@@ -300,6 +320,7 @@ InputPlaces CarveInputs(const Bucket& bucket, Carver* carver) {
   places.tiles = carver->Take<AttentionTile>(static_cast<uint64_t>(bucket.tiles.few));
   places.many_tiles = carver->Take<ManyAttentionTile>(static_cast<uint64_t>(bucket.tiles.many));
   places.sampling = carver->Take<SamplingRow>(rows);
+  places.steps = carver->Take<int32_t>(rows);
   places.block_tables = carver->Take<int32_t>(0);
   return places;
 }
@@ -314,6 +335,7 @@ std::vector<Launch> MakeLaunches(const Placement& placement, const Bucket& bucke
   Recorder recorder(placement, bucket, inputs);
   for (const Group& group : GroupOps(placement, bucket, ops)) recorder.Add(group);
   if (bucket.sampling) recorder.AddSampling();
+  if (bucket.advances) recorder.AddAdvance();
   return recorder.Finish();
 }
 

@@ -26,6 +26,7 @@ struct Bucket {
   TileCounts tiles;
   bool head;  // logits are wanted, or a token
   bool sampling;
+  bool advances;  // another step may follow without the host: its inputs are made of this one's results
 
   bool operator==(const Bucket&) const = default;
 };
@@ -43,10 +44,13 @@ struct InputPlaces {
   const AttentionTile* tiles;           // [tiles.few]
   const ManyAttentionTile* many_tiles;  // [tiles.many]
   const SamplingRow* sampling;          // [num_rows]
+  const int32_t* steps;                 // [num_rows] whose results each row has kept
   const int32_t* block_tables;          // [num_seqs, max_blocks]
 };
 // Takes everything but the block tables, which come last.
 InputPlaces CarveInputs(const Bucket& bucket, Carver* carver);
+// Rows of a bucket that advances: as many as it has both tokens and rows, which holds all of the batch.
+int32_t AdvancedRows(const Bucket& bucket);
 // Columns of block tables on the device.
 int32_t MaxBlocks(const Plan& plan);
 

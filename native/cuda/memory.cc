@@ -67,6 +67,7 @@ void CarveAreas(const Plan& plan, const Device& device, const std::vector<TiledM
   areas->sample_scratch =
       activations->Take<uint8_t>(static_cast<uint64_t>(blocks) * api.sample_scratch_bytes(plan.vocab_size()));
   areas->results = activations->Take<uint8_t>(ResultBytes(limits.max_rows, true));
+  areas->kept_results = activations->Take<uint8_t>(kMaxSteps * ResultBytes(limits.max_rows, true));
   areas->cos.resize(plan.rope_tables.size());
   areas->sin.resize(plan.rope_tables.size());
   for (size_t i = 0; i < plan.rope_tables.size(); i++) {

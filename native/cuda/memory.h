@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "native/batch.h"
 #include "native/cuda/device_library.h"
 #include "native/memory.h"
 #include "native/plan.h"
@@ -72,9 +73,9 @@ struct Areas {
   Highest* highest;         // [rows of a step, blocks] of the linear that makes the logits, for few rows
   uint8_t* sample_scratch;
   std::vector<float*> cos, sin;  // of each rope table [context_size, pairs]
-  // Results of sampling: tokens, logprobs [max_rows], then both alternatives [max_rows, kMaxTopLogprobs].
-  uint8_t* results;
-  std::vector<KvCache> kv;  // of each layer
+  uint8_t* results;              // of one step: ResultBytes(max_rows)
+  uint8_t* kept_results;         // of the steps of a call: ResultBytes(kMaxSteps · max_rows)
+  std::vector<KvCache> kv;       // of each layer
 
   float* buffer(const Plan& plan, int32_t id) const {
     const BufferInfo& info = plan.buffers[id];
@@ -85,6 +86,15 @@ struct Areas {
 
 constexpr size_t ResultBytes(int32_t num_rows, bool with_top) {
   return static_cast<size_t>(num_rows) * (with_top ? 8 + 8 * static_cast<size_t>(kMaxTopLogprobs) : 8);
+}
+
+// Results as they lie in such memory, made for `most` rows: alternatives, seldom asked for, are last.
+inline StepResults ResultsAt(uint8_t* memory, size_t most) {
+  auto* tokens = reinterpret_cast<int32_t*>(memory);
+  return {.tokens = tokens,
+          .logprobs = reinterpret_cast<float*>(tokens + most),
+          .top_ids = tokens + 2 * most,
+          .top_logprobs = reinterpret_cast<float*>(tokens + (2 + kMaxTopLogprobs) * most)};
 }
 
 // Fills in `areas`; returns how much the two carvers gave.

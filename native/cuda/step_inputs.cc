@@ -104,6 +104,7 @@ void StepInputs::Lay(const Batch& batch, const Bucket& bucket, const float* logi
     std::fill_n(rows, bucket.num_rows, 0);
     for (int32_t r = 0; r < batch.sampling.num_rows(); r++) rows[r] = batch.sampling.records[r].row;
     std::fill_n(const_cast<SamplingRow*>(to.sampling), bucket.num_rows, SamplingRow{});
+    std::fill_n(const_cast<int32_t*>(to.steps), bucket.num_rows, 0);
   }
   if (bucket.sampling) LaySampling(batch, logits, const_cast<SamplingRow*>(to.sampling), host, device);
 }

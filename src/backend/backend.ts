@@ -81,6 +81,14 @@ export interface Batch extends SamplingInputs {
   readonly contextLens: Int32Array; // [numSeqs] tokens visible to the sequence's last query, itself included
   /** [numSeqs, maxBlocks] block ids in order of position; −1 where no layer's sliding window reaches any more. */
   readonly blockTables: Int32Array;
+  /**
+   * Forward passes of this call, at most the session's maxSteps; default 1. With more, each step computes the tokens that
+   * the one before it sampled, at the next positions, exactly as further calls would. Then every sequence has one token
+   * and one row, which samples, in order of the sequences; block tables hold blocks for all positions; there is neither
+   * history nor mask; logits and hidden states cannot be wanted. A row that has nothing to sample from ends there: its
+   * later tokens are −1 too.
+   */
+  readonly numSteps?: number;
 }
 
 /** What sampling one set of rows needs, besides their logits. */
@@ -107,11 +115,11 @@ export interface Want {
 }
 
 export interface StepResult {
-  /** [numRows] sampled token; −1 where the row's flags ask for none. */
+  /** [numSteps, numRows] sampled token; −1 where the row's flags ask for none. */
   readonly tokens: Int32Array;
-  /** [numRows] log-probability of the sampled token under the unmodified distribution; NaN where not asked. */
+  /** [numSteps, numRows] log-probability of the sampled token under the unmodified distribution; NaN where not asked. */
   readonly logprobs: Float32Array;
-  /** [numRows, numTop] most likely tokens in descending order, −1 where a row asked for fewer; numTop = most any row asked for. */
+  /** [numSteps, numRows, numTop] most likely tokens in descending order, −1 where a row asked for fewer; numTop = most any row asked for. */
   readonly topIds: Int32Array;
   readonly topLogprobs: Float32Array;
   /** [numRows, vocabSize], only with want.logits. */
@@ -121,7 +129,12 @@ export interface StepResult {
 }
 
 export interface Session {
-  /** One forward pass over one batch, sampling included. One step at a time; a second call while one runs waits its turn. */
+  /** Forward passes that one call of step() can do without the host in between. */
+  readonly maxSteps: number;
+  /**
+   * One forward pass over one batch, sampling included, or batch.numSteps of them. One call at a time; a second one while
+   * one runs waits its turn.
+   */
   step(batch: Batch, want?: Want): Promise<StepResult>;
   /**
    * Copies keys and values of whole blocks, in all layers: pairs of block ids [numPairs, 2], from and to. In order with

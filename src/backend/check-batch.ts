@@ -8,7 +8,8 @@ import { MAX_LABEL_BYTES } from './saved-blocks.js';
  * Checks what the caller of step() got wrong before it crosses to native code, which checks ranges of everything else.
  * Throws TOKEN_ID_INVALID, and INTERNAL for arrays that do not fit each other.
  */
-export function checkBatch(batch: Batch, limits: SessionLimits, vocabSize: number): void {
+export function checkBatch(batch: Batch, limits: SessionLimits, vocabSize: number, maxSteps: number): void {
+  checkSteps(batch, maxSteps);
   const numTokens = batch.tokenIds.length;
   const numSeqs = batch.contextLens.length;
   for (const name of ['tokenIds', 'positions', 'slotMapping', 'queryStart', 'contextLens', 'blockTables'] as const) {
@@ -26,6 +27,14 @@ export function checkBatch(batch: Batch, limits: SessionLimits, vocabSize: numbe
   const index = batch.tokenIds.findIndex((id) => id < 0 || id >= vocabSize);
   if (index >= 0) throw new EngineError('TOKEN_ID_INVALID', { id: batch.tokenIds[index]!, index, vocabSize });
   checkSampling(batch);
+}
+
+/** Throws INTERNAL for more steps than a call can have. */
+export function checkSteps({ numSteps = 1 }: Batch, maxSteps: number): void {
+  invariant(
+    Number.isInteger(numSteps) && numSteps >= 1 && numSteps <= maxSteps,
+    `a call of ${numSteps} steps; this session does at most ${maxSteps}`,
+  );
 }
 
 /** Throws INTERNAL. */

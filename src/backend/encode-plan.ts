@@ -7,7 +7,7 @@ import type { Plan } from './plan.js';
 import { samplingFields } from './sampling.js';
 
 /** Raised whenever the words below, or what the addon offers, change without the schemas changing. */
-const ENCODING_VERSION = 4;
+const ENCODING_VERSION = 5;
 
 /**
  * Stands for everything TypeScript and native code must agree on: op table, sampling record, encoding. Generated into

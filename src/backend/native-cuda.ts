@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { EngineError } from '../base/errors.js';
 import type { Backend, SessionLimits, WeightTable } from './backend.js';
+import { numTokenIds } from './check-batch.js';
 import { encodePlan } from './encode-plan.js';
 import { chooseIsa } from './native.js';
 import { nativeLoad } from './native-load.js';
@@ -33,6 +34,12 @@ export interface NativeCudaOptions {
   readonly threads?: number | undefined;
 }
 
+/** As in native/batch.h. */
+const MAX_STEPS = 8;
+
+/** What is sampled in one step is looked up in the next. */
+const maxSteps = (plan: Plan): number => (plan.logits.width <= numTokenIds(plan) ? MAX_STEPS : 1);
+
 /** The library's name, beside the addon. */
 const LIBRARY_NAME = process.platform === 'win32' ? 'engine_cuda.dll' : 'engine_cuda.so';
 
@@ -47,14 +54,8 @@ export function nativeCudaBackend(options: NativeCudaOptions = {}): Backend {
   if (device === undefined) throw unavailable(`there is no GPU ${request.device}; there are ${devices.length}`);
   if (!device.usable) throw unavailable(tooOld(device));
   const threads = options.threads ?? threadCount().threads;
-  const load = nativeLoad(addon, {
-    isa: chooseIsa(addon),
-    threads,
-    oversubscribed: false,
-    adaptive: false,
-    chunkTime: 0,
-    cuda: request,
-  });
+  const settings = { threads, oversubscribed: false, adaptive: false, chunkTime: 0, cuda: request };
+  const load = nativeLoad(addon, { isa: chooseIsa(addon), ...settings }, maxSteps);
   return { name: `native-cuda:sm_${device.computeCapability.replace('.', '')}`, load };
 }
 

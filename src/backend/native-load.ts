@@ -3,9 +3,14 @@ import type { Backend } from './backend.js';
 import { type EncodedPlan, encodePlan } from './encode-plan.js';
 import type { NativeAddon, NativeLoadRequest } from './native-loader.js';
 import { engineError, NativeSession } from './native-session.js';
+import type { Plan } from './plan.js';
 
-/** A backend's `load` that makes sessions in native code with these settings. */
-export function nativeLoad(addon: NativeAddon, settings: Omit<NativeLoadRequest, keyof EncodedPlan>): Backend['load'] {
+/** A backend's `load` that makes sessions in native code with these settings. `maxSteps`: see Session. */
+export function nativeLoad(
+  addon: NativeAddon,
+  settings: Omit<NativeLoadRequest, keyof EncodedPlan>,
+  maxSteps: (plan: Plan) => number,
+): Backend['load'] {
   return async (plan, weights, limits, signal) => {
     const aborted = () => new EngineError('ABORTED', {}, { cause: signal?.reason });
     if (signal?.aborted) throw aborted();
@@ -19,6 +24,6 @@ export function nativeLoad(addon: NativeAddon, settings: Omit<NativeLoadRequest,
       await handle.dispose();
       throw signal?.aborted ? aborted() : engineError(failure!);
     }
-    return new NativeSession(handle, plan, limits);
+    return new NativeSession(handle, plan, limits, maxSteps(plan));
   };
 }

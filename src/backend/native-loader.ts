@@ -109,7 +109,7 @@ export interface NativeHandle {
     queryStart: Int32Array,
     contextLens: Int32Array,
     blockTables: Int32Array,
-    ...samplingAndResults: [...NativeSampling, NativeResults]
+    ...samplingResultsAndSteps: [...NativeSampling, NativeResults, number]
   ): Promise<NativeFailure | undefined>;
   sample(
     logits: Float32Array,

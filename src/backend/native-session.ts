@@ -14,7 +14,12 @@ export class NativeSession implements Session {
   readonly #numTokenIds: number;
   #disposal: Promise<void> | null = null;
 
-  constructor(handle: NativeHandle, plan: Plan, limits: SessionLimits) {
+  constructor(
+    handle: NativeHandle,
+    plan: Plan,
+    limits: SessionLimits,
+    readonly maxSteps: number,
+  ) {
     this.#handle = handle;
     this.#limits = limits;
     this.#plan = plan;
@@ -23,10 +28,10 @@ export class NativeSession implements Session {
 
   async step(batch: Batch, want: Want = {}): Promise<StepResult> {
     this.#checkUsable();
-    checkBatch(batch, this.#limits, this.#numTokenIds);
+    checkBatch(batch, this.#limits, this.#numTokenIds, this.maxSteps);
     const numRows = batch.sampling.length / SAMPLING_WORDS;
     const results = {
-      ...allocateResults(batch),
+      ...allocateResults(batch, batch.numSteps),
       ...(want.logits && { logits: allocateRows(numRows, this.#plan.logits) }),
       ...(want.hidden && { hidden: allocateRows(numRows, hiddenOf(this.#plan)) }),
     };
@@ -40,6 +45,7 @@ export class NativeSession implements Session {
       blockTables,
       ...flatten(batch),
       results,
+      batch.numSteps ?? 1,
     );
     if (failure) throw engineError(failure);
     return results;
@@ -99,8 +105,8 @@ export class NativeSession implements Session {
 }
 
 /** Results are allocated here, where a lack of memory can be reported, and filled in by native code. */
-function allocateResults({ sampling }: SamplingInputs): StepResult {
-  const numRows = sampling.length / SAMPLING_WORDS;
+function allocateResults({ sampling }: SamplingInputs, numSteps = 1): StepResult {
+  const numRows = numSteps * (sampling.length / SAMPLING_WORDS); // of all steps
   let numTop = 0;
   for (let record = 0; record < sampling.length; record += SAMPLING_WORDS) {
     if (sampling[record + samplingIndex.flags]! & LOGPROBS) {

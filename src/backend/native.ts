@@ -40,7 +40,7 @@ export function nativeCpuBackend(options: NativeCpuOptions = {}): Backend {
   const adaptive = options.threads === undefined;
   const chunkTime = options.chunkTime ?? CHUNK_TIME;
   const oversubscribed = threads > Math.min(available.processors, available.quota ?? Infinity);
-  const load = nativeLoad(addon, { isa, threads, oversubscribed, adaptive, chunkTime });
+  const load = nativeLoad(addon, { isa, threads, oversubscribed, adaptive, chunkTime }, () => 1);
   return { name: `native-cpu:${isa}`, load };
 }
 

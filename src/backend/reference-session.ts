@@ -32,6 +32,7 @@ export function referenceBackend(options: ReferenceOptions = {}): Backend {
 const REFERENCE_WORKER = 'dist/backend/reference-worker.js';
 
 class ReferenceSession implements Session {
+  readonly maxSteps = 1;
   readonly #thread: ReferenceThread;
   readonly #vocabSize: number;
   #disposal: Promise<void> | null = null;

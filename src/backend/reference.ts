@@ -1,6 +1,6 @@
 import { invariant } from '../base/errors.js';
 import type { Batch, SessionLimits, StepResult, Want, WeightTable } from './backend.js';
-import { checkBlockTables } from './check-batch.js';
+import { checkBlockTables, checkSteps } from './check-batch.js';
 import type { Buffer, Op, OpOf, Weight } from './op.js';
 import { headIndex, hiddenOf, type Plan } from './plan.js';
 import { attention, type ReferenceKv, writeKv } from './reference-attention.js';
@@ -70,6 +70,7 @@ export class ReferenceInterpreter {
     const numRows = batch.sampling.length / SAMPLING_WORDS;
     invariant(numTokens <= this.#limits.maxTokens, `a step of ${numTokens} tokens`);
     invariant(numRows <= this.#limits.maxRows, `a step of ${numRows} logits rows`);
+    checkSteps(batch, 1);
     checkBlockTables(batch, this.#plan, this.#limits);
     this.#numRows = { tokens: numTokens, logits: numRows };
 

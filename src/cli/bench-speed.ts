@@ -8,7 +8,7 @@ import { benchmarkSpeed, type SpeedKind } from '../benchmark/speed.js';
 import type { LoadOptions } from '../library/load-options.js';
 import { type BenchModelFlags, benchModelFlags, withBenchModel } from './bench-model.js';
 import { baselineFlag, jsonFlag, printReport, reportOf } from './bench-output.js';
-import { loadFlags, number } from './flags.js';
+import { loadFlags, maxStepsFlag, number } from './flags.js';
 import { withInterrupt } from './interrupt.js';
 import { note } from './output.js';
 import { ProgressBar } from './progress-bar.js';
@@ -30,7 +30,7 @@ interface SpeedFlags extends BenchModelFlags, BenchLoadFlags {
 }
 
 export function benchLoadFlags(): Option[] {
-  return loadFlags().filter(({ long }) => !ownFlags.includes(long!));
+  return [...loadFlags().filter(({ long }) => !ownFlags.includes(long!)), maxStepsFlag()];
 }
 
 /** What decides how a model is loaded, apart from all other flags. */

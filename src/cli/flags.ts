@@ -43,6 +43,9 @@ export const modelFlag = () =>
 export const quantizeFlag = () =>
   choice('--quantize <type>', 'quantise the matrices while loading; default none', ['none', 'int8', 'int4']);
 
+export const maxStepsFlag = () =>
+  number('--max-steps-per-call <n>', 'tokens of an answer that a GPU computes in one go while nobody waits; default 8');
+
 export const promptCacheFlag = () =>
   new Option('--prompt-cache <folder>', 'keep beginnings of prompts on disk, so that the next start is warm');
 

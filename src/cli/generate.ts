@@ -7,6 +7,7 @@ import {
   type ChatFlags,
   chatFlags,
   loadFlags,
+  maxStepsFlag,
   number,
   promptCacheFlag,
   type SamplingFlags,
@@ -29,7 +30,7 @@ export function generateCommand(): Command {
   const command = new Command('generate')
     .description('complete a prompt; text goes to stdout as it is generated')
     .argument('[prompt]', 'text to continue; `-` reads stdin');
-  for (const flag of [...loadFlags(), promptCacheFlag()]) command.addOption(flag);
+  for (const flag of [...loadFlags(), maxStepsFlag(), promptCacheFlag()]) command.addOption(flag);
   command
     .option('-p, --prompt <text>', 'text to continue; `-` reads stdin')
     .option('--prompt-file <path>', 'file with the text to continue (one line break at its end is dropped)')

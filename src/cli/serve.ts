@@ -17,7 +17,7 @@ import { type LogLevel, logLevels, openLog, RequestLog, withPromptLog } from '..
 import { createServer } from '../server/server.js';
 import { openTelemetry } from '../server/telemetry.js';
 import { readApiKeys } from './api-keys.js';
-import { choice, loadFlags, number, promptCacheFlag, repeatable } from './flags.js';
+import { choice, loadFlags, maxStepsFlag, number, promptCacheFlag, repeatable } from './flags.js';
 import { note } from './output.js';
 
 const defaults = {
@@ -66,6 +66,7 @@ export function serveCommand(): Command {
       '--batch-size <n>',
       'answers of full context length whose keys and values fit; default: as many as a quarter of free memory holds, 4 to --max-sequences',
     ),
+    maxStepsFlag(),
     number('--max-queue <n>', 'requests that may wait; more get 503').default(defaults.maxQueue),
     number('--max-per-key <n>', 'requests in progress for one API key; more get 429').default(defaults.maxPerKey),
     number('--request-timeout <seconds>', 'most time for one request').default(defaults.requestTimeout),

@@ -7,11 +7,14 @@ import type { Sequence } from './sequence.js';
 /** A step's inputs, and where in its results each part's rows begin. */
 export interface PlannedStep {
   readonly batch: Batch;
-  readonly rowStart: Int32Array; // [numParts + 1]
+  readonly rowStart: Int32Array; // [numParts + 1], in each step of the call
 }
 
-/** Lays the parts of a step out as ragged arrays. A part that completes a prompt with forks has a row for each answer. */
-export function buildBatch(parts: readonly ScheduledPart[], blockSize: number): PlannedStep {
+/**
+ * Lays the parts of a step, or of the first of several, out as ragged arrays. A part that completes a prompt with forks
+ * has a row for each answer.
+ */
+export function buildBatch(parts: readonly ScheduledPart[], blockSize: number, numSteps = 1): PlannedStep {
   let numTokens = 0;
   let numRows = 0;
   let maxBlocks = 0;
@@ -66,6 +69,7 @@ export function buildBatch(parts: readonly ScheduledPart[], blockSize: number): 
     contextLens,
     blockTables,
     sampling,
+    ...(numSteps > 1 && { numSteps }),
     ...(history && { history }),
     ...(bias && { bias }),
   };

@@ -22,6 +22,11 @@ export interface LoopOptions {
   readonly window?: number | null | undefined;
   /** Most requests that wait; one more is refused with QUEUE_FULL. Default 4,096. */
   readonly maxWaiting?: number | undefined;
+  /**
+   * Steps to do in one call of the session's, where it can do several, while nobody waits. Whoever comes waits for the
+   * call to end. Default 8.
+   */
+  readonly maxStepsPerCall?: number | undefined;
   /** Keep keys and values of prompts for those that begin alike. Default true. */
   readonly prefixCache?: boolean | undefined;
   /** Keep shared beginnings of prompts in files, too. Default: none. */
@@ -29,6 +34,7 @@ export interface LoopOptions {
 }
 
 const DEFAULT_MAX_WAITING = 4096;
+const DEFAULT_STEPS_PER_CALL = 8;
 /** Prompt tokens of a step that others wait for: on a small machine about a tenth of a second for a model of 1B. */
 const MAX_PROMPT_TOKENS_BESIDE_DECODE = 64;
 
@@ -75,6 +81,7 @@ export class EngineLoop {
       maxWaiting: options.maxWaiting ?? DEFAULT_MAX_WAITING,
       maxPromptTokensBesideDecode: MAX_PROMPT_TOKENS_BESIDE_DECODE,
       window: options.window ?? null,
+      maxSteps: Math.min(session.maxSteps, options.maxStepsPerCall ?? DEFAULT_STEPS_PER_CALL),
     });
     this.#savedPrompts = options.savedPrompts
       ? new SavedPrompts(session, prefixCache, limits, options.savedPrompts, () => this.#running === null)
@@ -82,8 +89,8 @@ export class EngineLoop {
   }
 
   /**
-   * Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one step. Throws
-   * QUEUE_FULL, DISPOSED.
+   * Queues a request. An aborted signal ends its stream with reason `abort` and frees its blocks within one call of the
+   * session's. Throws QUEUE_FULL, DISPOSED.
    */
   submit(request: TokenRequest): TokenStream {
     const generation = new Generation(request, this.limits.blockSize, this.#host);
@@ -184,7 +191,7 @@ export class EngineLoop {
       try {
         const step = this.#step();
         if (step === null) await this.#savedPrompts?.news();
-        else this.#update(step.parts, step.rowStart, await step.result); // nothing is awaited from here to the next step
+        else this.#update(step, await step.result); // nothing is awaited from here to the next step
       } catch (error) {
         this.#steps.failed(error);
         this.#failAll(error);
@@ -195,32 +202,46 @@ export class EngineLoop {
   }
 
   /** Null if everyone waits for saved prompts. */
-  #step(): { parts: readonly ScheduledPart[]; rowStart: Int32Array; result: Promise<StepResult> } | null {
-    const { parts, copies } = this.#scheduler.schedule();
+  #step(): StepInFlight | null {
+    const { parts, copies, numSteps } = this.#scheduler.schedule();
     if (parts.length === 0 && this.#savedPrompts?.isReading) return null;
     invariant(parts.length > 0, 'sequences wait and none can go on');
-    const { batch, rowStart } = buildBatch(parts, this.limits.blockSize);
+    const { batch, rowStart } = buildBatch(parts, this.limits.blockSize, numSteps);
     for (const { sequence } of parts) this.#tasks.get(sequence)!.started(sequence);
     const logits = parts.some(({ sequence }) => sequence.wanted.kind === 'logits');
     const hidden = parts.some(({ sequence }) => sequence.wanted.kind === 'hidden');
     const copied = copies.length > 0 ? this.session.copyBlocks(Int32Array.from(copies)) : null;
     const result = this.session.step(batch, { logits, hidden });
-    return { parts, rowStart, result: copied === null ? result : Promise.all([result, copied]).then(([r]) => r) };
+    const whole = copied === null ? result : Promise.all([result, copied]).then(([r]) => r);
+    return { parts, rowStart, numSteps, result: whole };
   }
 
-  #update(parts: readonly ScheduledPart[], rowStart: Int32Array, result: StepResult): void {
-    this.#steps.computed(parts.reduce((sum, { numTokens }) => sum + numTokens, 0));
-    parts.forEach(({ sequence, numTokens }, i) => {
-      const task = this.#tasks.get(sequence);
-      if (task === undefined) return; // cancelled while the step ran
-      this.#scheduler.advance(sequence, numTokens);
-      const firstRow = rowStart[i]!;
-      const numRows = rowStart[i + 1]! - firstRow;
-      if (sequence.sampling !== null) this.#generatedTokens += numRows;
-      task.accept(sequence, result, firstRow, numRows);
-    });
+  /** Step by step, as if each had been a call of its own. What a sequence is computed after its end does not count. */
+  #update({ parts, rowStart, numSteps }: StepInFlight, result: StepResult): void {
+    let counted = parts;
+    for (let step = 0; step < numSteps && counted.length > 0; step++) {
+      this.#steps.computed(counted.reduce((sum, { numTokens }) => sum + numTokens, 0));
+      parts.forEach(({ sequence, numTokens }, i) => {
+        const task = this.#tasks.get(sequence);
+        if (task === undefined) return; // cancelled while the step ran, or at its end
+        this.#scheduler.advance(sequence, numTokens);
+        const firstRow = step * rowStart.at(-1)! + rowStart[i]!;
+        const numRows = rowStart[i + 1]! - rowStart[i]!;
+        if (sequence.sampling !== null) this.#generatedTokens += numRows;
+        task.accept(sequence, result, firstRow, numRows);
+      });
+      counted = parts.filter(({ sequence }) => this.#tasks.has(sequence));
+    }
     this.#steps.succeeded();
   }
+}
+
+/** A call of the session's that has begun. */
+interface StepInFlight {
+  readonly parts: readonly ScheduledPart[];
+  readonly rowStart: Int32Array; // [numParts + 1]
+  readonly numSteps: number;
+  readonly result: Promise<StepResult>;
 }
 
 function allocateFloats(length: number, what: string): Float32Array {

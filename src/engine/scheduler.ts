@@ -15,6 +15,8 @@ export interface Schedule {
   readonly parts: readonly ScheduledPart[];
   /** Blocks to copy before the step: [numPairs, 2] from, to. */
   readonly copies: readonly number[];
+  /** Steps to do before we look again: the sequences own blocks for all of them. More than 1 only where each has one token. */
+  readonly numSteps: number;
 }
 
 export interface SchedulerOptions {
@@ -24,6 +26,8 @@ export interface SchedulerOptions {
   readonly maxPromptTokensBesideDecode: number;
   /** Positions that the layer that looks back farthest sees; null if one sees them all. */
   readonly window: number | null;
+  /** Most steps to do at once. */
+  readonly maxSteps: number;
 }
 
 /** Prompts looked up in the prefix cache in one step: when a thousand come together, the next steps do the rest. */
@@ -131,12 +135,14 @@ export class Scheduler {
     for (const [sequence, numTokens] of parts) {
       this.#tenants.charge(sequence, sequence.numComputedTokens + numTokens);
     }
-    return { parts: Array.from(parts, ([sequence, numTokens]) => ({ sequence, numTokens })), copies };
+    const numSteps = this.#reserveSteps([...parts.keys()]);
+    return { parts: Array.from(parts, ([sequence, numTokens]) => ({ sequence, numTokens })), copies, numSteps };
   }
 
   /** A step has computed this many tokens of a running sequence. */
   advance(sequence: Sequence, numTokens: number): void {
     sequence.numComputedTokens += numTokens;
+    this.#tenants.charge(sequence, sequence.numComputedTokens); // further steps of a call are charged as they are taken
     this.prefixCache.commit(sequence);
     this.#dropBlocksOutsideWindow(sequence);
   }
@@ -222,6 +228,30 @@ export class Scheduler {
     }
     sequence.addBlocks(more);
     return true;
+  }
+
+  /**
+   * How many steps may follow each other without us, with blocks taken for them: a power of two, and only while everybody
+   * has a part in them and nobody waits, so that whoever comes waits for one call at most. Too few blocks make fewer
+   * steps; nobody is preempted for them.
+   */
+  #reserveSteps(sequences: readonly Sequence[]): number {
+    const { maxSteps } = this.options;
+    const { blockSize, contextSize } = this.limits;
+    if (maxSteps === 1 || this.numWaiting > 0 || sequences.length < this.#running.length) return 1;
+    const most = sequences.reduce(
+      (least, sequence) => Math.min(least, sequence.mostSteps, contextSize - sequence.numComputedTokens),
+      maxSteps,
+    );
+    for (let numSteps = 2 ** Math.floor(Math.log2(Math.max(1, most))); numSteps > 1; numSteps /= 2) {
+      const numMore = sequences.map(({ numComputedTokens, numBlocks }) =>
+        Math.max(0, Math.ceil((numComputedTokens + numSteps) / blockSize) - numBlocks),
+      );
+      if (numMore.reduce((sum, count) => sum + count, 0) > this.pool.numAvailable) continue;
+      for (const [i, sequence] of sequences.entries()) sequence.addBlocks(this.pool.allocate(numMore[i]!)!);
+      return numSteps;
+    }
+    return 1;
   }
 
   #preempt(sequence: Sequence): void {

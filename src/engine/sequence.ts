@@ -1,5 +1,5 @@
 import type { PrefixNode } from './prefix-cache.js';
-import { type ResolvedSampling, samplingRecord, unsampledRecord } from './sampler.js';
+import { type ResolvedSampling, samplingRecord, unsampledRecord, usesHistory } from './sampler.js';
 
 export type FinishReason = 'stop' | 'length' | 'abort';
 
@@ -119,6 +119,12 @@ export class Sequence {
   numRows(numTokens: number): number {
     if (this.everyRow) return numTokens;
     return numTokens === this.numPending ? 1 + this.forks.length : 0;
+  }
+
+  /** Tokens that may be sampled one after another before anyone looks at them: 1 if each has to be prepared for. */
+  get mostSteps(): number {
+    const decodes = this.sampling !== null && this.numPending === 1 && this.forks.length === 0;
+    return decodes && !usesHistory(this.sampling) ? this.maxTokens - this.numGenerated : 1;
   }
 
   /** [numTokens] */

@@ -26,6 +26,11 @@ export interface LoadOptions {
   readonly maxSequences?: number | undefined;
   /** Requests that may wait; one more is refused with QUEUE_FULL. Default 4,096. */
   readonly maxWaiting?: number | undefined;
+  /**
+   * Tokens of an answer that a GPU computes in one go while no other request waits; one that comes then waits for their
+   * end. 1 to 8. Default 8. Without effect on other backends.
+   */
+  readonly maxStepsPerCall?: number | undefined;
   /** Keep keys and values of prompts, for those that begin alike, until their space is needed. Default true. */
   readonly prefixCache?: boolean | undefined;
   /**
@@ -64,6 +69,7 @@ const SPARE_ROWS = 16;
 const DEFAULT_SEQUENCES = 16;
 const MAX_BATCH_SIZE = 256;
 const MAX_WAITING = 1_000_000;
+const MAX_STEPS_PER_CALL = 8;
 
 /** Everything a session allocates, from the options and the model's own limits. Throws OPTION_INVALID. */
 export function sessionLimits(
@@ -93,16 +99,19 @@ export function sessionLimits(
 
 /** What the engine loop needs to know, from the options and the model. Throws OPTION_INVALID. */
 export function loopOptions(
-  options: Pick<LoadOptions, 'maxWaiting' | 'prefixCache'>,
+  options: Pick<LoadOptions, 'maxWaiting' | 'maxStepsPerCall' | 'prefixCache'>,
   { vocabSize, hiddenSize, slidingWindows }: ModelConfig,
 ): LoopOptions {
-  const { prefixCache, maxWaiting } = options;
+  const { prefixCache, maxWaiting, maxStepsPerCall } = options;
+  const within = (option: string, value: number | undefined, most: number) =>
+    value === undefined ? undefined : wholeNumber(option, value, 1, most);
   return {
     vocabSize,
     hiddenSize,
     // 0 is a layer without a window.
     window: slidingWindows.every((size) => size > 0) ? Math.max(...slidingWindows) : null,
-    maxWaiting: maxWaiting === undefined ? undefined : wholeNumber('maxWaiting', maxWaiting, 1, MAX_WAITING),
+    maxWaiting: within('maxWaiting', maxWaiting, MAX_WAITING),
+    maxStepsPerCall: within('maxStepsPerCall', maxStepsPerCall, MAX_STEPS_PER_CALL),
     prefixCache,
   };
 }

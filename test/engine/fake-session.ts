@@ -4,6 +4,7 @@ import { SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/samplin
 import { encodeHead, readSavedBlocksHead } from '../../src/backend/saved-blocks.js';
 import { EngineError } from '../../src/base/errors.js';
 import { EngineLoop, type LoopOptions } from '../../src/engine/engine-loop.js';
+import { followingBatch } from '../backend/following-batch.js';
 
 export const VOCAB = 1000;
 /** Hidden states of this session: [token id, position]. */
@@ -73,10 +74,30 @@ export class FakeSession implements Session {
     readonly limits: SessionLimits,
     /** As in LoopOptions, at least 2: what a token makes of those before it, it reads from the one before it. */
     readonly window: number | null = null,
+    readonly maxSteps = 1,
   ) {}
 
   async step(batch: Batch, want: Want = {}): Promise<StepResult> {
     this.batches.push(batch);
+    const { numSteps = 1 } = batch;
+    if (numSteps === 1) return this.#step(batch, want, this.beforeResult);
+    const numSeqs = batch.contextLens.length;
+    const isDecode = batch.tokenIds.length === numSeqs && batch.sampling.length === numSeqs * SAMPLING_WORDS;
+    if (numSteps > this.maxSteps || !isDecode) throw new Error(`a call of ${numSteps} steps`);
+    if (batch.history || batch.mask || want.logits || want.hidden) throw new Error('steps that cannot follow others');
+    let at = batch;
+    const tokens: number[] = [];
+    for (let step = 0; step < numSteps; step++) {
+      if (step > 0) at = followingBatch(at, Int32Array.from(tokens.slice(-numSeqs)), this.limits.blockSize);
+      const beforeResult = step === 0 ? this.beforeResult : () => undefined;
+      tokens.push(...(await this.#step(at, want, beforeResult)).tokens);
+    }
+    const none = new Float32Array(0);
+    const logprobs = new Float32Array(tokens.length).fill(Number.NaN);
+    return { tokens: Int32Array.from(tokens), logprobs, topIds: new Int32Array(0), topLogprobs: none };
+  }
+
+  async #step(batch: Batch, want: Want, beforeResult: () => Promise<void> | void): Promise<StepResult> {
     const numTokens = batch.tokenIds.length;
     const numRows = batch.sampling.length / SAMPLING_WORDS;
     const numSeqs = batch.contextLens.length;
@@ -85,7 +106,7 @@ export class FakeSession implements Session {
     if (numRows > maxRows) throw new Error(`a step of ${numRows} rows`);
     if (numSeqs > maxSequences) throw new Error(`a step of ${numSeqs} sequences`);
     const digests = this.#compute(batch);
-    await this.beforeResult();
+    await beforeResult();
     const record = (r: number, field: keyof typeof samplingIndex) =>
       batch.sampling[r * SAMPLING_WORDS + samplingIndex[field]]!;
     const rows = Array.from({ length: numRows }, (_, r) => record(r, 'row'));
@@ -210,8 +231,8 @@ export class FakeSession implements Session {
 }
 
 /** A loop on a fake session. */
-export function fakeLoop(more: Partial<SessionLimits> = {}, options: Partial<LoopOptions> = {}) {
+export function fakeLoop(more: Partial<SessionLimits> = {}, options: Partial<LoopOptions> = {}, maxSteps = 1) {
   const all = { ...limits, ...more };
-  const session = new FakeSession(all, options.window ?? null);
+  const session = new FakeSession(all, options.window ?? null, maxSteps);
   return { session, loop: new EngineLoop(session, all, { vocabSize: VOCAB, hiddenSize: HIDDEN, ...options }) };
 }

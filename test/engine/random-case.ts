@@ -1,7 +1,7 @@
 import type { EngineLoop } from '../../src/engine/engine-loop.js';
 import { seededRandom } from '../tensor/random.js';
 import { expectedTokens, fakeLoop, VOCAB } from './fake-session.js';
-import { request } from './requests.js';
+import { penalised, request, sampling } from './requests.js';
 
 /** What came of a case. */
 export interface CaseReport {
@@ -9,6 +9,8 @@ export interface CaseReport {
   readonly preemptions: number;
   readonly hitTokens: number;
   readonly copies: number;
+  /** Calls of several steps. */
+  readonly longCalls: number;
   /** Requests that got all their tokens or rows; that were cancelled; that were failed by a step. */
   readonly ended: Record<'whole' | 'cancelled' | 'failed', number>;
   /** The longest a request took, in steps per token of all requests. */
@@ -18,10 +20,11 @@ export interface CaseReport {
 const DEVICE_LOST = 'device lost';
 
 /**
- * A random pool, random budgets, and random requests that arrive, are cancelled and fail at random steps. Throws if
- * anything is ever amiss: a step without tokens, a token that the request would not get alone, a block that is lost.
+ * A random pool, random budgets, and random requests that arrive, are cancelled and fail at random calls of a session that
+ * does up to `maxSteps` steps in one. Throws if anything is ever amiss: a step without tokens, a token that the request
+ * would not get alone, a block that is lost.
  */
-export async function runCase(seed: number): Promise<CaseReport> {
+export async function runCase(seed: number, maxSteps: number): Promise<CaseReport> {
   const random = seededRandom(seed);
   const below = (n: number): number => Math.floor(random() * n);
   const between = (least: number, most: number): number => least + below(most - least + 1);
@@ -34,6 +37,7 @@ export async function runCase(seed: number): Promise<CaseReport> {
   const { loop, session } = fakeLoop(
     { blockSize, numBlocks, maxSequences, maxTokens: between(1, 16), maxRows: maxSequences + below(4) },
     { window: oneIn(3) ? between(2, 12) : null, prefixCache: !oneIn(8), maxWaiting: 1000 },
+    maxSteps,
   );
   const fails = oneIn(5);
   const texts = Array.from({ length: 3 }, () => Array.from({ length: numSlots }, () => below(3)));
@@ -72,11 +76,12 @@ export async function runCase(seed: number): Promise<CaseReport> {
     const maxTokens = between(1, Math.min(40, numSlots - promptIds.length + 1));
     const expected = Array.from({ length: n }, (_, choice) => expectedTokens(promptIds, maxTokens, choice));
     const stopIds = new Set(oneIn(4) ? [expected[0]![below(maxTokens)]!] : []);
+    const chosen = oneIn(10) ? penalised : sampling;
     const leaveAfter = oneIn(6) ? below(n * maxTokens) : Infinity;
     const dropAfter = oneIn(6) ? below(maxTokens) : Infinity; // answer 0 alone
     work += n * maxTokens;
     return async () => {
-      const stream = loop.submit(request(promptIds, maxTokens, { ...options, n, stopIds }));
+      const stream = loop.submit(request(promptIds, maxTokens, { ...options, sampling: chosen, n, stopIds }));
       const got = expected.map((): number[] => []);
       let numGot = 0;
       for await (const { choice, tokens } of stream.parts()) {
@@ -146,7 +151,9 @@ export async function runCase(seed: number): Promise<CaseReport> {
   loop.checkIntegrity();
   const { running, waiting: numWaiting, blocks, preemptions, prefixCache } = loop.stats();
   if (running + numWaiting + blocks.used > 0) throw new Error(`left over: ${JSON.stringify(loop.stats())}`);
-  return { steps, preemptions, hitTokens: prefixCache.hitTokens, copies: session.copies.length, ended, slowest };
+  const longCalls = session.batches.filter(({ numSteps = 1 }) => numSteps > 1).length;
+  const copies = session.copies.length;
+  return { steps, preemptions, hitTokens: prefixCache.hitTokens, copies, longCalls, ended, slowest };
 }
 
 class Cancelled extends Error {}

@@ -4,6 +4,8 @@ import type { TokenStream } from '../../src/engine/token-stream.js';
 import { VOCAB } from './fake-session.js';
 
 export const sampling = resolveSampling({ seed: 1 }, VOCAB);
+/** Every token has to be known before the next is sampled. */
+export const penalised = resolveSampling({ seed: 1, presencePenalty: 1 }, VOCAB);
 
 export function request(
   promptIds: ArrayLike<number>,

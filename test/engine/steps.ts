@@ -14,6 +14,7 @@ export function makeScheduler(more: Partial<SessionLimits> = {}, options: Partia
     maxWaiting: 10_000,
     maxPromptTokensBesideDecode: 64,
     window: null,
+    maxSteps: 1,
     ...options,
   });
 }

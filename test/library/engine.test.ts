@@ -95,6 +95,17 @@ describe.each(['native-cpu', 'reference'] as const)('Engine on %s', (backend) =>
     expect((await engine.complete({ prompt, maxTokens: 3 })).tokenIds).toHaveLength(3);
   });
 
+  it('refuses numbers of steps that no call has', async () => {
+    for (const maxStepsPerCall of [0, 9, 1.5]) {
+      await expect(Engine.load({ backend, maxStepsPerCall })).rejects.toMatchObject({
+        code: 'OPTION_INVALID',
+        message: expect.stringContaining('maxStepsPerCall'),
+      });
+    }
+    await using engine = await Engine.load({ backend, maxStepsPerCall: 8 });
+    expect((await engine.complete({ prompt, maxTokens: 3 })).tokenIds).toHaveLength(3);
+  });
+
   it('says what is banned when nothing is left', async () => {
     await using engine = await Engine.load({ backend });
     const ban = (from: number) =>

@@ -7,7 +7,7 @@ import { notBuilt } from '../backend/native-availability.js';
 import { csr, samplingRecords } from '../backend/sampling-records.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { schedules, tinyLlama } from '../backend/tiny-llama.js';
-import { seededRandom } from '../tensor/random.js';
+import { edges, hostile } from './hostile.js';
 
 /** Rounds per test; more for a longer hunt, for instance under a sanitiser. */
 const rounds = Number(process.env.ENGINE_FUZZ_ROUNDS ?? 400);
@@ -16,33 +16,7 @@ const folder = temporaryFolder();
 const model = tinyLlama('fuzz', 'q4_0', 'q8', 'f16');
 const [batch] = schedules['in one prefill']!;
 
-const random = seededRandom(Number(process.env.ENGINE_FUZZ_SEED ?? 1));
-const below = (limit: number): number => Math.floor(random() * limit);
-
-/** Values around the edges of what is allowed. */
-const edges = [0, 1, -1, 2, 31, 32, 33, 63, 64, 65, 116, 117, 255, 256, 257, 2 ** 16, 2 ** 24, 2 ** 31 - 1, -(2 ** 31)];
-
-function mutate(words: Int32Array): Int32Array {
-  const mutated = words.slice();
-  for (let i = below(3); i >= 0; i--) {
-    const at = below(mutated.length);
-    switch (below(4)) {
-      case 0:
-        mutated[at] = edges[below(edges.length)]!;
-        break;
-      case 1:
-        mutated[at] = mutated[at]! + below(5) - 2;
-        break;
-      case 2:
-        mutated[at] = mutated[at]! ^ (1 << below(32));
-        break;
-      case 3:
-        mutated[at] = mutated[below(mutated.length)]!;
-        break;
-    }
-  }
-  return below(20) === 0 ? mutated.slice(0, below(mutated.length)) : mutated;
-}
+const { below, mutate } = hostile(Number(process.env.ENGINE_FUZZ_SEED ?? 1));
 
 /** Arrays of step(), by name. */
 type Inputs = Record<(typeof inputNames)[number], Int32Array>;
@@ -80,7 +54,7 @@ const inputs: Inputs = {
 };
 
 /** Past all checks of TypeScript. Results have the size that unspoilt records ask for. */
-function step(handle: NativeHandle, given: Inputs, numTop = 3): Promise<NativeFailure | undefined> {
+function step(handle: NativeHandle, given: Inputs, numTop = 3, numSteps = 1): Promise<NativeFailure | undefined> {
   const numRows = given.sampling.length / SAMPLING_WORDS;
   return handle.step(
     given.tokenIds,
@@ -102,6 +76,7 @@ function step(handle: NativeHandle, given: Inputs, numTop = 3): Promise<NativeFa
       topIds: new Int32Array(numRows * numTop),
       topLogprobs: new Float32Array(numRows * numTop),
     },
+    numSteps,
   );
 }
 
@@ -149,7 +124,8 @@ describe.skipIf(notBuilt)(`hostile input to native code${notBuilt ?? ''}`, () =>
     const counts = new Map<string, number>();
     for (let round = 0; round < 5 * rounds; round++) {
       const name = inputNames[below(inputNames.length)]!;
-      tally(counts, await step(handle, { ...inputs, [name]: mutate(inputs[name]) }));
+      const numSteps = below(10) === 0 ? edges[below(edges.length)]! : 1;
+      tally(counts, await step(handle, { ...inputs, [name]: mutate(inputs[name]) }, 3, numSteps));
     }
     expect(await step(handle, inputs)).toBeUndefined();
     expect([...counts.keys()].sort()).toEqual(['INTERNAL', 'success']);

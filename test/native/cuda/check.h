@@ -66,6 +66,7 @@ void CheckLinearFew();
 void CheckAttention();
 void CheckAttentionMany();
 void CheckSampling();
+void CheckAdvancing();
 void CheckShapes();
 
 }  // namespace engine::cuda::test

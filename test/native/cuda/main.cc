@@ -59,7 +59,7 @@ int main(int argc, char** argv) {
   const std::pair<const char*, void (*)()> parts[] = {
       {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise},      {"linear", &CheckLinear},
       {"few", &CheckLinearFew},         {"attention", &CheckAttention},          {"attention-many", &CheckAttentionMany},
-      {"sampling", &CheckSampling},
+      {"sampling", &CheckSampling},     {"advance", &CheckAdvancing},
       {"shapes", &CheckShapes}};
   for (const auto& [name, check] : parts) {
     if (only.empty() || only == name) check();
