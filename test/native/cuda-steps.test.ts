@@ -109,28 +109,31 @@ describe.skipIf(noEmulatedCuda)(`several steps a call${noEmulatedCuda ?? ''}`, {
     ],
   ];
 
-  it.each(cases.flatMap((each) => [true, false].map((graphs) => [...each, graphs] as const)))(
-    'are %s, step by step, bit for bit (lengths %j, %#)',
-    async (_, lengths, rows, graphs) => {
-      const together = await load(cuda({ graphs }));
-      const apart = await load(cuda({ graphs }));
-      for (const seed of [1, 2]) {
-        const seeded = rows.map((row, s) => ({ ...row, seedLow: 100 * seed + s }));
-        for (const session of [together, apart]) await session.step(prompts(lengths, seed));
-        let at = decode(lengths, seeded, seed);
-        for (const numSteps of [8, 2, 8]) {
-          const { results, last } = await oneByOne(apart, at, numSteps);
-          expect(await together.step({ ...at, numSteps })).toEqual(results);
-          expect(results.tokens.every((token) => token >= 0)).toBe(true);
-          at = followingBatch(last, results.tokens.slice(-lengths.length), BLOCK_SIZE);
-        }
-        // Keys and values, too.
-        const { logits } = await together.step(at, { logits: true });
-        expect(logits).toEqual((await apart.step(at, { logits: true })).logits);
+  const ways = [
+    ['as graphs', true],
+    ['launch by launch', false],
+  ] as const;
+  it.each(
+    cases.flatMap(([name, lengths, rows]) => ways.map(([way, graphs]) => ({ name, lengths, rows, way, graphs }))),
+  )('have the bits of single steps: $name, $way', async ({ lengths, rows, graphs }) => {
+    const together = await load(cuda({ graphs }));
+    const apart = await load(cuda({ graphs }));
+    for (const seed of [1, 2]) {
+      const seeded = rows.map((row, s) => ({ ...row, seedLow: 100 * seed + s }));
+      for (const session of [together, apart]) await session.step(prompts(lengths, seed));
+      let at = decode(lengths, seeded, seed);
+      for (const numSteps of [8, 2, 8]) {
+        const { results, last } = await oneByOne(apart, at, numSteps);
+        expect(await together.step({ ...at, numSteps })).toEqual(results);
+        expect(results.tokens.every((token) => token >= 0)).toBe(true);
+        at = followingBatch(last, results.tokens.slice(-lengths.length), BLOCK_SIZE);
       }
-      await Promise.all([together.dispose(), apart.dispose()]);
-    },
-  );
+      // Keys and values, too.
+      const { logits } = await together.step(at, { logits: true });
+      expect(logits).toEqual((await apart.step(at, { logits: true })).logits);
+    }
+    await Promise.all([together.dispose(), apart.dispose()]);
+  });
 
   it('fill the context and the last block, and no more', async () => {
     const length = limits.contextSize - 8;
