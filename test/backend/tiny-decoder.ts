@@ -29,7 +29,7 @@ export interface DecoderShape {
 const NUM_HEADS = 4;
 const NUM_KV_HEADS = 2;
 const VOCAB_SIZE = 101;
-export const CONTEXT_SIZE = 96;
+const CONTEXT_SIZE = 96;
 /** At least; whole blocks of the storage types. */
 const INTERMEDIATE_SIZE = 160;
 

@@ -6,7 +6,7 @@ import { batchOf, CaseBuilder, type OpCase, writeWeights } from '../backend/case
 import { RANDOM_VOCAB_SIZE, randomPlan } from '../backend/random-plan.js';
 import { samplingRecords } from '../backend/sampling-records.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
-import { CONTEXT_SIZE, tinyDecoder } from '../backend/tiny-decoder.js';
+import { tinyDecoder } from '../backend/tiny-decoder.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
 
 const folder = temporaryFolder();
@@ -120,7 +120,7 @@ function attend({ plan }: CaseBuilder, q: Buffer, k: Buffer, v: Buffer): Buffer 
 
 /** `count` tokens from position `start` on; all rows are sampled, or the last. */
 function step(start: number, count: number, numTokenIds: number, last = false): Batch {
-  const blocks = Array.from({ length: CONTEXT_SIZE / 4 }, (_, b) => b);
+  const blocks = Array.from({ length: Math.ceil((start + count) / 4) }, (_, b) => b);
   const tokenIds = Array.from({ length: count }, (_, i) => ((start + i) * 37) % numTokenIds);
   const rows = Array.from({ length: last ? 1 : count }, (_, i) => (last ? count - 1 : i));
   const sampling = samplingRecords(...rows.map((row) => ({ row, seedLow: row, temperature: row % 2 })));
@@ -165,6 +165,12 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
       const logits = await compare(opCase, models.indexOf(opCase) % 2 === 0, steps);
       expect(logits.flatMap((rows) => [...rows]).every(Number.isFinite)).toBe(true);
     });
+  });
+
+  it('give the bits of one after another where weights are halved first', async () => {
+    const limits = { maxTokens: 260, contextSize: 260, numBlocks: 65 };
+    const opCase = tinyDecoder('Llama of many rows', { dtype: 'q8_0', headDim: 16, windows: [8], limits });
+    await compare(opCase, false, [step(0, 260, opCase.plan.logits.width, true)]);
   });
 
   it.each(cramped)('give the bits of one after another beside $name', async (opCase) => {
