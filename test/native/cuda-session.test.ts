@@ -2,10 +2,10 @@ import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { describeLaunches, nativeCudaBackend } from '../../src/backend/native-cuda.js';
 import { opNames } from '../../src/backend/op.js';
-import { writeWeights } from '../backend/case-builder.js';
+import { type OpCase, writeWeights } from '../backend/case-builder.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { tinyDecoder } from '../backend/tiny-decoder.js';
-import { schedules, tinyLlama } from '../backend/tiny-llama.js';
+import { schedules } from '../backend/tiny-llama.js';
 import { checkCudaSessions, cudaLoader, failure, model } from './cuda-session-checks.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
 

@@ -196,7 +196,7 @@ describe.skipIf(noEmulatedCuda)(`several steps a call${noEmulatedCuda ?? ''}`, {
   it('are refused or run, whatever is in their arrays', async () => {
     const { addon } = loadNativeAddon();
     const handle = new addon.Session();
-    const cudaRequest = { library, device: 0, parts: 1, graphs: false };
+    const cudaRequest = { library, device: 0, parts: 1, graphs: false, fused: true, overlaps: true };
     const settings = { isa: 'scalar', threads: 1, oversubscribed: false, adaptive: false, chunkTime: 0 };
     const encoded = encodePlan(model.plan, writeWeights(model, folder), model.limits);
     expect(await handle.load({ ...encoded, ...settings, cuda: cudaRequest })).toBeUndefined();
