@@ -201,7 +201,7 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
         .filter((launch) => launch !== '');
     const layerOf = (name: string, tokens: number) => {
       const launches = launchesOf(models.find((opCase) => opCase.name === name)!, tokens);
-      const end = launches.indexOf('attention') + 5;
+      const end = launches.findIndex((launch) => launch.startsWith('attention')) + 5;
       return [`${name}, ${tokens} tokens`, ...launches.slice(0, end)].join('\n  ');
     };
     const text = [
@@ -230,7 +230,7 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
         linearBatch
         linearBatch
         heads
-        attention
+        attentionMany
         prepare
         linearBatch (add)
         prepare (rmsNorm)

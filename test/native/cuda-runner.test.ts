@@ -24,7 +24,8 @@ interface Line {
   readonly tokens: number;
   readonly context: number;
   readonly launches: number;
-  readonly steps: number;
+  readonly steps_per_call: number;
+  readonly calls: number;
   readonly ms: { readonly median: number; readonly min: number; readonly max: number };
   readonly tokens_per_second: number;
   readonly gb: number;
@@ -64,12 +65,22 @@ describe.skipIf(noRunner)(`cuda_runner${noRunner ?? ''}`, { timeout: 120_000 }, 
     expect(device).toMatchObject({ name: 'device', device: 'Emulated GPU', datasheet_gb_per_second: 100 });
     expect(device.copies_gb_per_second).toBeGreaterThan(0);
     const measured = lines as Line[];
-    expect(measured.map(({ name, batch, tokens, context }) => [name, batch, tokens, context])).toEqual([
-      ['decode', 1, 1, 32],
-      ['decode', 4, 1, 32],
-      ['prefill', 1, 64, 0],
+    expect(
+      measured.map(({ name, batch, tokens, context, steps_per_call, calls }) => [
+        name,
+        batch,
+        tokens,
+        context,
+        steps_per_call,
+        calls,
+      ]),
+    ).toEqual([
+      ['decode', 1, 1, 32, 1, 10],
+      ['decode', 1, 1, 32, 8, 10],
+      ['decode', 4, 1, 32, 1, 10],
+      ['decode', 4, 1, 32, 8, 10],
+      ['prefill', 1, 64, 0, 1, 1],
     ]);
-    expect(measured.map(({ steps }) => steps)).toEqual([10, 10, 1]);
     for (const line of measured) {
       const { batch, tokens, ms } = line;
       expect(ms.min).toBeLessThanOrEqual(ms.median);
@@ -96,7 +107,10 @@ describe.skipIf(noRunner)(`cuda_runner${noRunner ?? ''}`, { timeout: 120_000 }, 
       .filter(({ rows }) => rows > 1)
       .map(({ rows, columns }) => Math.ceil(rows / 16) * 16 * (Math.ceil(columns / 256) * 256 * 4 + 12));
     const lines = runner(plan, '1').stdout.trimEnd().split('\n').slice(1);
-    const [alone, four] = lines.map((line) => 1e9 * (JSON.parse(line) as Line).gb);
+    const measured = lines.map((line) => JSON.parse(line) as Line);
+    const [alone, four] = [1, 4].map(
+      (batch) => 1e9 * measured.find((line) => line.batch === batch && line.steps_per_call === 1)!.gb,
+    );
     const kv = (four! - alone!) / 3;
     expect(kv).toBeGreaterThan(0);
     expect(Math.round(alone! - kv)).toBe(tiles.reduce((sum, bytes) => sum + bytes, 0));

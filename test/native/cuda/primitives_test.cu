@@ -53,6 +53,8 @@ void CheckMultiply() {
 
 // Four matrices of 8 by 8 halves, as they are and transposed: out[matrix][lane] of 2 · 4.
 ENGINE_KERNEL(32, 1) MatricesKernel(uint32_t* out, const uint16_t* in) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   uint16_t* const rows = SharedMemory<uint16_t>();
   for (int i = ThreadIndex(); i < 256; i += 32) rows[i] = in[i];
   SyncWarp();
@@ -88,6 +90,8 @@ void CheckMatrices() {
 }
 
 ENGINE_KERNEL(32, 1) PowersKernel(float* out) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
   if (ThreadIndex() > 0) return;
   for (int i = 0; i < 32; i++) out[i] = FastPowerOfTwo(static_cast<float>(i) * 0.75f - 12.0f);
   out[32] = FastPowerOfTwo(0.0f);
