@@ -11,7 +11,7 @@
 // Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
 // rows in a step they do not depend on the other rows either, bit for bit. With more, linear layers read weights
 // rounded to half precision, in another order, and again a row's result is the same whatever the others are:
-// LinearBatch and LinearMany give the same bits.
+// LinearBatch and LinearMany give the same bits, and so, in the emulator, does LinearWarpgroup.
 #pragma once
 
 #include <cstddef>
@@ -42,6 +42,7 @@ struct DeviceLimits {
   int32_t num_multiprocessors;
   int32_t shared_block_bytes;  // most a block may ask for
   int32_t shared_multiprocessor_bytes;
+  bool warpgroups = false;  // HasLinearWarpgroup
 };
 
 struct LaunchShape {
@@ -238,12 +239,15 @@ inline LinearFewArgs FewOf(const LinearArgs& args) {
   return few;
 }
 
-// Which of the three kernels serves so many rows.
-enum class LinearKind : int32_t { kFew, kBatch, kMany };
+// Which of the kernels serves so many rows.
+enum class LinearKind : int32_t { kFew, kBatch, kMany, kWarpgroup };
 constexpr LinearKind LinearKindOf(int32_t num_rows) {
   return num_rows <= kMaxLinearRows  ? LinearKind::kFew
          : num_rows <= kMaxBatchRows ? LinearKind::kBatch
                                      : LinearKind::kMany;
+}
+constexpr LinearKind LinearKindOf(const DeviceLimits& limits, int32_t num_rows) {
+  return limits.warpgroups && num_rows > kMaxLinearRows ? LinearKind::kWarpgroup : LinearKindOf(num_rows);
 }
 // How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
 struct LinearTiling {
@@ -276,6 +280,8 @@ TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
 // rows in ActivationOrder::kCores. Takes the place of LaunchLinearBatch and LaunchLinearMany.
 LaunchShape ShapeOfLinearWarpgroup(const LinearArgs& args);
 int LaunchLinearWarpgroup(Stream stream, const LinearArgs& args);
+// Whether there is code of it for the device in use: the kernels must have been compiled for sm_90a.
+bool HasLinearWarpgroup();
 // args.weight is kHalf.
 LaunchShape ShapeOfLinearMany(const LinearArgs& args);
 int LaunchLinearMany(Stream stream, const LinearArgs& args);

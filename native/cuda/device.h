@@ -25,13 +25,14 @@ enum class KernelId : int32_t {
   kPrepare,
   kLinear,
   kLinearBatch,
+  kLinearWarpgroup,
   kHalve,
   kLinearMany,
   kWriteKv,
   kAttention,  // with its join, if it is split
   kSample,
 };
-inline constexpr int32_t kNumKernels = 16;
+inline constexpr int32_t kNumKernels = 17;
 
 struct PointwiseArgs {
   float* out;
@@ -119,7 +120,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 3;
+inline constexpr int32_t kDeviceApiVersion = 4;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

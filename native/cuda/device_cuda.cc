@@ -30,6 +30,7 @@ int Describe(int32_t device, DeviceInfo* info) {
                   .shared_block_bytes = static_cast<int32_t>(properties.sharedMemPerBlockOptin),
                   .shared_multiprocessor_bytes = static_cast<int32_t>(properties.sharedMemPerMultiprocessor)};
   if (const cudaError_t error = cudaSetDevice(device); error != cudaSuccess) return error;
+  info->limits.warpgroups = HasLinearWarpgroup();
   size_t free = 0, total = 0;
   const cudaError_t error = cudaMemGetInfo(&free, &total);
   info->memory_bytes = total;

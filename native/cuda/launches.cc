@@ -119,24 +119,29 @@ class Recorder {
     const DeviceApi& api = *p_.device.api;
     const TiledMatrix& weight = p_.matrices[op.weight];
     const int32_t num_rows = NumRows(op.x);
+    const LinearKind kind = LinearKindOf(p_.device.info.limits, num_rows);
     const PreparedRows rows = {.halves = p_.areas.halves,
                                .sums = p_.areas.sums,
                                .scales = p_.areas.scales,
                                .num_rows = num_rows,
                                .columns = RoundUp(weight.columns, kColumnUnit),
                                .parts = p_.parts,
-                               .order = ActivationOrder::kLanes};
+                               .order = kind == LinearKind::kWarpgroup ? ActivationOrder::kCores
+                                                                       : ActivationOrder::kLanes};
     if (prepared_ != op.x)
       New(KernelId::kPrepare).prepare = {rows, {Data(op.x), nullptr, nullptr, 0.0f, weight.columns}};
     prepared_ = op.x;
     const LinearArgs args = {Data(op.out), rows, weight, Vector(op.bias), false};
-    const LinearKind kind = LinearKindOf(num_rows);
     if (kind == LinearKind::kFew) {
       New(KernelId::kLinear).linear_few = FewOf(args);
       return;
     }
     if (kind == LinearKind::kBatch) {
       New(KernelId::kLinearBatch).linear = args;
+      return;
+    }
+    if (kind == LinearKind::kWarpgroup) {
+      New(KernelId::kLinearWarpgroup).linear = args;
       return;
     }
     LinearArgs many = args;
@@ -179,8 +184,9 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 }
 
 constexpr const char* kKernelNames[kNumKernels] = {
-    "embed",   "rmsNorm", "layerNorm",   "rope",  "siluMul",    "gelu",    "add",       "selectRows",
-    "prepare", "linear",  "linearBatch", "halve", "linearMany", "writeKv", "attention", "sample"};
+    "embed",      "rmsNorm",    "layerNorm", "rope",  "siluMul",    "gelu",
+    "add",        "selectRows", "prepare",   "linear", "linearBatch", "linearWarpgroup", "halve",
+    "linearMany", "writeKv",    "attention", "sample"};
 
 }  // namespace
 

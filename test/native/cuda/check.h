@@ -62,6 +62,7 @@ void ExpectNear(const std::vector<float>& actual, const std::vector<double>& exp
 void CheckPrimitives();
 void CheckElementwise();
 void CheckLinear();
+void CheckLinearWarpgroup();
 void CheckAttention();
 void CheckSampling();
 void CheckShapes();

@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
   OpenDevice();
   const std::pair<const char*, void (*)()> parts[] = {
       {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise}, {"linear", &CheckLinear},
-      {"attention", &CheckAttention},   {"sampling", &CheckSampling},       {"shapes", &CheckShapes}};
+      {"warpgroup", &CheckLinearWarpgroup}, {"attention", &CheckAttention},   {"sampling", &CheckSampling},       {"shapes", &CheckShapes}};
   for (const auto& [name, check] : parts) {
     if (only.empty() || only == name) check();
   }

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -13,6 +14,7 @@
 
 #include "fiber.h"
 #include "guarded_memory.h"
+#include "warpgroup.h"
 
 namespace engine::cuda::emulator {
 
@@ -33,17 +35,27 @@ struct Thread {
   State state = State::kEnded;
   Index index;
   Place place;                           // where it waits
+  const uint64_t* barrier = nullptr;     // for which
   void* own = nullptr;                   // its part of the warp's operation
+  size_t together = 0;                   // threads of that operation
   std::deque<std::vector<Copy>> groups;  // committed
   std::vector<Copy> copies;              // not yet
 };
 
-// A barrier that bulk copies complete.
+// A barrier that threads and bulk copies complete.
 struct Transfer {
-  uint32_t phase = 0;  // parity of the one not yet complete
-  bool expecting = false;
-  int64_t missing = 0;  // bytes
+  uint32_t count = 1;
+  uint32_t phase = 0;    // parity of the one that has not ended
+  uint32_t arrived = 0;  // threads
+  int64_t missing = 0;   // bytes
   std::vector<Copy> copies = {};
+
+  bool complete() const { return arrived == count && missing == 0; }
+  // Copies happen as late as they may: when somebody has waited, or the next phase has begun.
+  void EndPhase() {
+    for (const Copy& copy : copies) memcpy(copy.to, copy.from, copy.bytes);
+    *this = {.count = count, .phase = phase ^ 1};
+  }
 };
 
 // xorshift64* (Vigna 2016)
@@ -59,10 +71,11 @@ class Block {
   void Run(unsigned num_threads, uint64_t order);
 
   void SyncThreads(Place place) { Wait(Thread::State::kAtBarrier, place); }
-  void Together(WarpOperation operation, void* own, Place place);
+  void Together(WarpOperation operation, void* own, Place place, size_t size);
   void BarrierWait(uint64_t* barrier, uint32_t parity, Place place);
-  // After what a transfer lacks may have come.
-  void WakeWaiting();
+  void BarrierArrive(uint64_t* barrier, uint32_t bytes, Place place);
+  // Those who wait for a barrier, if what it lacked has come.
+  void WakeWaiting(const uint64_t* barrier, const Transfer& transfer);
   Transfer& TransferAt(uint64_t* barrier, Place place) {
     const auto found = transfers_.find(barrier);
     if (found == transfers_.end()) Fail("a barrier that was not initialised", place);
@@ -83,6 +96,7 @@ class Block {
   std::unique_ptr<GuardedMemory> dynamic_;
   std::map<const void*, std::unique_ptr<GuardedMemory>> statics_;
   std::map<uint64_t*, Transfer> transfers_;
+  std::array<Warpgroup, 1024 / kWarpgroupSize> warpgroups_;
   bool running_ = false;
 
  private:
@@ -100,12 +114,11 @@ Block block;
 uint64_t chosen_order = 0;
 std::map<void*, std::unique_ptr<GuardedMemory>> allocations;
 
-bool CopiesEarly() { return chosen_order % 2 == 1; }
-
 void Block::Enter(void* argument) {
   Thread& thread = *static_cast<Thread*>(argument);
   (*block.kernel_)();
   if (!thread.copies.empty() || !thread.groups.empty()) Fail("a thread ends with copies under way", Place::current());
+  if (CurrentWarpgroup().under_way()) Fail("a thread ends with products under way", Place::current());
   thread.state = Thread::State::kEnded;
   thread.fiber.Leave();
 }
@@ -145,6 +158,7 @@ void Block::Run(unsigned num_threads, uint64_t order) {
   while (threads_.size() < num_threads) threads_.emplace_back();
   for (auto& [key, memory] : statics_) memory->Poison();
   transfers_.clear();
+  warpgroups_.fill({});
   for (unsigned t = 0; t < num_threads; t++) {
     threads_[t].index = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
     threads_[t].fiber.Begin(&Enter, &threads_[t]);
@@ -162,17 +176,20 @@ void Block::Run(unsigned num_threads, uint64_t order) {
   running_ = false;
 }
 
-void Block::Together(WarpOperation operation, void* own, Place place) {
-  const size_t first = current_ / kWarpSize * kWarpSize;
+void Block::Together(WarpOperation operation, void* own, Place place, size_t size) {
+  const size_t first = current_ / size * size;
+  if (first + size > num_threads_) Fail("an operation of more threads than there are", place);
   Thread& thread = threads_[current_];
   thread.own = own;
+  thread.together = size;
   thread.state = Thread::State::kInWarp;
   thread.place = place;
-  void* lanes[kWarpSize];
-  for (size_t lane = 0; lane < kWarpSize; lane++) {
+  void* lanes[kWarpgroupSize];
+  for (size_t lane = 0; lane < size; lane++) {
     const Thread& other = threads_[first + lane];
     if (other.state == Thread::State::kEnded) Fail("a warp operation after some lanes have ended", place);
-    if (other.state != Thread::State::kInWarp) return thread.fiber.Leave();
+    const bool elsewhere = other.together != size && (first + lane) / kWarpSize != current_ / kWarpSize;
+    if (other.state != Thread::State::kInWarp || elsewhere) return thread.fiber.Leave();
     if (other.place.line() != place.line() || other.place.column() != place.column() ||
         strcmp(other.place.file_name(), place.file_name()) != 0) {
       Fail("lanes of a warp in different operations", place);
@@ -180,7 +197,7 @@ void Block::Together(WarpOperation operation, void* own, Place place) {
     lanes[lane] = other.own;
   }
   operation(lanes);
-  for (size_t lane = 0; lane < kWarpSize; lane++) {
+  for (size_t lane = 0; lane < size; lane++) {
     if (first + lane != current_) MakeReady(first + lane);
   }
   thread.state = Thread::State::kReady;
@@ -188,17 +205,24 @@ void Block::Together(WarpOperation operation, void* own, Place place) {
 
 void Block::BarrierWait(uint64_t* barrier, uint32_t parity, Place place) {
   Transfer& transfer = TransferAt(barrier, place);
-  while (transfer.phase == parity && !(transfer.expecting && transfer.missing == 0)) {
-    Wait(Thread::State::kAtTransfer, place);
-  }
-  if (transfer.phase != parity) return;
-  for (const Copy& copy : transfer.copies) memcpy(copy.to, copy.from, copy.bytes);
-  transfer = {.phase = transfer.phase ^ 1};
+  threads_[current_].barrier = barrier;
+  while (transfer.phase == parity && !transfer.complete()) Wait(Thread::State::kAtTransfer, place);
+  if (transfer.phase == parity) transfer.EndPhase();
 }
 
-void Block::WakeWaiting() {
+void Block::BarrierArrive(uint64_t* barrier, uint32_t bytes, Place place) {
+  Transfer& transfer = TransferAt(barrier, place);
+  if (transfer.complete()) transfer.EndPhase();
+  if (transfer.arrived == transfer.count) Fail("more threads at a barrier than it counts", place);
+  transfer.arrived++;
+  transfer.missing += bytes;
+  WakeWaiting(barrier, transfer);
+}
+
+void Block::WakeWaiting(const uint64_t* barrier, const Transfer& transfer) {
+  if (!transfer.complete()) return;
   for (size_t t = 0; t < num_threads_; t++) {
-    if (threads_[t].state == Thread::State::kAtTransfer) MakeReady(t);
+    if (threads_[t].state == Thread::State::kAtTransfer && threads_[t].barrier == barrier) MakeReady(t);
   }
 }
 
@@ -238,6 +262,7 @@ void Fail(const char* what, Place place) {
 }
 
 void SetOrder(uint64_t seed) { chosen_order = seed; }
+bool HappensAtOnce() { return chosen_order % 2 == 1; }
 
 void Launch(const LaunchSize& size, const std::function<void()>& kernel) {
   static const bool caught = (CatchFaults(), true);
@@ -268,9 +293,14 @@ void Launch(const LaunchSize& size, const std::function<void()>& kernel) {
 
 void SyncThreads(Place place) { block.SyncThreads(place); }
 
-void Together(WarpOperation operation, void* own, Place place) { block.Together(operation, own, place); }
+void Together(WarpOperation operation, void* own, Place place, size_t size) {
+  block.Together(operation, own, place, size);
+}
 
 void* DynamicShared() { return block.dynamic_->data(); }
+size_t DynamicSharedBytes() { return block.dynamic_->bytes(); }
+
+Warpgroup& CurrentWarpgroup() { return block.warpgroups_[block.current_ / kWarpgroupSize]; }
 
 void* StaticShared(const void* key, size_t bytes) {
   std::unique_ptr<GuardedMemory>& memory = block.statics_[key];
@@ -281,7 +311,7 @@ void* StaticShared(const void* key, size_t bytes) {
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (address % bytes != 0) Fail("a copy of misaligned memory", place);
-  if (CopiesEarly()) {
+  if (HappensAtOnce()) {
     memcpy(shared, global, bytes);
   } else {
     block.threads_[block.current_].copies.push_back({shared, global, bytes});
@@ -302,27 +332,24 @@ void WaitCopies(int pending) {
   }
 }
 
-void BarrierInit(uint64_t* barrier) { block.transfers_[barrier] = {}; }
+void BarrierInit(uint64_t* barrier, uint32_t count) { block.transfers_[barrier] = {.count = count}; }
 
-void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
-  Transfer& transfer = block.TransferAt(barrier, Place::current());
-  if (transfer.expecting) Fail("a barrier that expects bytes twice in a phase", Place::current());
-  transfer.expecting = true;
-  transfer.missing += bytes;
-  block.WakeWaiting();
-}
+void BarrierArrive(uint64_t* barrier, Place place) { block.BarrierArrive(barrier, 0, place); }
+
+void BarrierExpect(uint64_t* barrier, uint32_t bytes, Place place) { block.BarrierArrive(barrier, bytes, place); }
 
 void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | bytes;
   if (address % 16 != 0) Fail("a bulk copy of misaligned memory", place);
   Transfer& transfer = block.TransferAt(barrier, place);
+  if (transfer.complete()) transfer.EndPhase();
   transfer.missing -= bytes;
-  if (CopiesEarly()) {
+  if (HappensAtOnce()) {
     memcpy(shared, global, bytes);
   } else {
     transfer.copies.push_back({shared, global, bytes});
   }
-  block.WakeWaiting();
+  block.WakeWaiting(barrier, transfer);
 }
 
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place) { block.BarrierWait(barrier, parity, place); }

@@ -13,6 +13,7 @@ class GuardedMemory {
   GuardedMemory& operator=(const GuardedMemory&) = delete;
 
   unsigned char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
   // Makes all of it NaN.
   void Poison();
   // Whether nothing was written before its begin or, up to the next multiple of 16 bytes, behind its end.

@@ -102,6 +102,12 @@ void Store16(void* address, Words4 words, Place place) {
   memcpy(address, &words, sizeof words);
 }
 
+uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(static_cast<const uint8_t*>(shared) -
+                               static_cast<const uint8_t*>(emulator::DynamicShared())) +
+         emulator::kSharedBegin;
+}
+
 void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place) {
   TileOperands own = {d, a, {b0, b1}};
   emulator::Together(&MultiplyWarp, &own, place);
