@@ -278,8 +278,8 @@ int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
 TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
 // The products of a warpgroup (compute capability 9.0 alone): more than kMaxLinearRows rows, weights in any format,
 // rows in ActivationOrder::kCores. Takes the place of LaunchLinearBatch and LaunchLinearMany.
-LaunchShape ShapeOfLinearWarpgroup(const LinearArgs& args);
-int LaunchLinearWarpgroup(Stream stream, const LinearArgs& args);
+LaunchShape ShapeOfLinearWarpgroup(const DeviceLimits& limits, const LinearArgs& args);
+int LaunchLinearWarpgroup(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
 // Whether there is code of it for the device in use: the kernels must have been compiled for sm_90a.
 bool HasLinearWarpgroup();
 // args.weight is kHalf.

@@ -310,37 +310,35 @@ LinearWarpgroupKernel(LinearArgs args) {
 
 // --- Which form ------------------------------------------------------------------------------------------------------
 
-constexpr int32_t kMultiprocessors = 132;  // of an H100 or H200
-
 int64_t NumBlocksOf(const LinearArgs& args, BlockForm form) {
   return int64_t{CeilDivide(args.weight.row_tiles(), form.row_tiles())} * CeilDivide(args.x.num_rows, form.tokens);
 }
 
 // Cycles of the busiest multiprocessor for 16 columns: the matrix unit does 2048 multiplications a cycle, and 32 bytes
 // come from the cache.
-int64_t CyclesOf(const LinearArgs& args, BlockForm form) {
+int64_t CyclesOf(const DeviceLimits& limits, const LinearArgs& args, BlockForm form) {
   const int64_t rows = form.row_tiles() * kTileRows;
   const int64_t multiplying = rows * form.tokens * 16 / 2048;
   const int64_t bytes = rows * 16 * TileLayoutOf(args.weight.format).bits / 8 + form.tokens * 16 * 2;
-  const int64_t turns = (NumBlocksOf(args, form) + kMultiprocessors - 1) / kMultiprocessors;
+  const int64_t turns = (NumBlocksOf(args, form) + limits.num_multiprocessors - 1) / limits.num_multiprocessors;
   return turns * (multiplying > bytes / 32 ? multiplying : bytes / 32);
 }
 
 // The fastest, and of equals the one with the largest blocks.
-int32_t FormOf(const LinearArgs& args) {
+int32_t FormOf(const DeviceLimits& limits, const LinearArgs& args) {
   int32_t best = kNumForms - 1;
   for (int32_t f = kNumForms - 2; f >= 0; f--) {
-    if (CyclesOf(args, kForms[f]) < CyclesOf(args, kForms[best])) best = f;
+    if (CyclesOf(limits, args, kForms[f]) < CyclesOf(limits, args, kForms[best])) best = f;
   }
   return best;
 }
 
 }  // namespace
 
-LaunchShape ShapeOfLinearWarpgroup(const LinearArgs& args) {
-  const BlockForm form = kForms[FormOf(args)];
+LaunchShape ShapeOfLinearWarpgroup(const DeviceLimits& limits, const LinearArgs& args) {
+  const BlockForm form = kForms[FormOf(limits, args)];
   const int64_t blocks = NumBlocksOf(args, form);
-  const int32_t most = kMultiprocessors * form.blocks();
+  const int32_t most = limits.num_multiprocessors * form.blocks();
   return {blocks < most ? static_cast<int32_t>(blocks) : most, 1, form.threads(),
           StageLayoutOf(args.weight.format, form).shared_bytes};
 }
@@ -356,10 +354,10 @@ bool HasLinearWarpgroup() {
 #endif
 }
 
-int LaunchLinearWarpgroup(Stream stream, const LinearArgs& args) {
-  const LaunchShape shape = ShapeOfLinearWarpgroup(args);
+int LaunchLinearWarpgroup(Stream stream, const DeviceLimits& limits, const LinearArgs& args) {
+  const LaunchShape shape = ShapeOfLinearWarpgroup(limits, args);
   return WithTileFormat(args.weight.format, [&]<TileFormat kFormat>() {
-    switch (FormOf(args)) {
+    switch (FormOf(limits, args)) {
       case 0:
         return Launch(stream, shape, &LinearWarpgroupKernel<kFormat, 0>, args);
       case 1:

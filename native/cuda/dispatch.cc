@@ -24,7 +24,7 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
     case KernelId::kLinearBatch:
       return ShapeOfLinearBatch(launch.linear);
     case KernelId::kLinearWarpgroup:
-      return ShapeOfLinearWarpgroup(launch.linear);
+      return ShapeOfLinearWarpgroup(limits, launch.linear);
     case KernelId::kHalve:
       return ShapeOfHalve(launch.halve.matrix);
     case KernelId::kLinearMany:
@@ -65,7 +65,7 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
     case KernelId::kLinearBatch:
       return LaunchLinearBatch(stream, launch.linear);
     case KernelId::kLinearWarpgroup:
-      return LaunchLinearWarpgroup(stream, launch.linear);
+      return LaunchLinearWarpgroup(stream, limits, launch.linear);
     case KernelId::kHalve:
       return LaunchHalve(stream, launch.halve.out, launch.halve.matrix);
     case KernelId::kLinearMany:

@@ -69,19 +69,20 @@ void CheckProduct(const StorageType& type, int32_t rows, int32_t columns, int32_
   const DeviceArray<float> bias(random.values(static_cast<size_t>(rows)));
   const auto count = static_cast<size_t>(num_rows * rows);
   const std::vector<float> residual = random.values(count);
-  const auto run = [&](int (*launch)(Stream, const LinearArgs&), const PreparedRows& prepared, bool with_bias,
-                       bool add) {
+  const auto run = [&](const PreparedRows& prepared, bool with_bias, bool add) {
     const DeviceArray<float> out(residual);
-    Expect(launch(TestStream(), {out.data(), prepared, matrix.tiled(), with_bias ? bias.data() : nullptr, add}));
+    const LinearArgs args = {out.data(), prepared, matrix.tiled(), with_bias ? bias.data() : nullptr, add};
+    Expect(prepared.order == ActivationOrder::kCores ? LaunchLinearWarpgroup(TestStream(), Limits(), args)
+                                                     : LaunchLinearBatch(TestStream(), args));
     return out.Read();
   };
   const Activations lanes(num_rows, columns, parts, ActivationOrder::kLanes, x);
   const Activations cores(num_rows, columns, parts, ActivationOrder::kCores, x);
   const std::vector<double> magnitudes = Magnitudes(matrix.Weights(), values, columns);
-  const std::vector<float> batch = run(&LaunchLinearBatch, lanes.prepared, true, false);
+  const std::vector<float> batch = run(lanes.prepared, true, false);
   std::vector<float> first;
   for (Ways ways; ways.Next();) {
-    const std::vector<float> actual = run(&LaunchLinearWarpgroup, cores.prepared, true, false);
+    const std::vector<float> actual = run(cores.prepared, true, false);
     if (first.empty()) {
       first = actual;
       ExpectAlike(actual, batch, magnitudes);
@@ -89,10 +90,10 @@ void CheckProduct(const StorageType& type, int32_t rows, int32_t columns, int32_
     ExpectSame(actual, first, "the same once more");
   }
   // Added to what is there, without a bias.
-  const std::vector<float> product = run(&LaunchLinearWarpgroup, cores.prepared, false, false);
+  const std::vector<float> product = run(cores.prepared, false, false);
   std::vector<float> added;
   for (size_t i = 0; i < count; i++) added.push_back(residual[i] + product[i]);
-  ExpectSame(run(&LaunchLinearWarpgroup, cores.prepared, false, true), added, "added");
+  ExpectSame(run(cores.prepared, false, true), added, "added");
 
   // A row alone: whatever the form of blocks.
   const int32_t row = random.below(num_rows);
@@ -100,44 +101,58 @@ void CheckProduct(const StorageType& type, int32_t rows, int32_t columns, int32_
                                                   values.begin() + static_cast<ptrdiff_t>(row + 1) * columns));
   const Activations alone(1, columns, parts, ActivationOrder::kCores, own);
   const DeviceArray<float> out(static_cast<size_t>(rows));
-  Expect(LaunchLinearWarpgroup(TestStream(), {out.data(), alone.prepared, matrix.tiled(), bias.data(), false}));
+  Expect(LaunchLinearWarpgroup(TestStream(), Limits(),
+                               {out.data(), alone.prepared, matrix.tiled(), bias.data(), false}));
   ExpectSame(out.Read(),
              std::vector<float>(first.begin() + static_cast<ptrdiff_t>(row) * rows,
                                 first.begin() + static_cast<ptrdiff_t>(row + 1) * rows),
              "a row alone");
 }
 
-// Threads and blocks of a product say which form was taken.
-void ExpectForm(TileFormat format, int32_t rows, int32_t num_rows, int32_t threads, int32_t blocks) {
+LinearArgs ArgsOf(TileFormat format, int32_t rows, int32_t num_rows) {
   LinearArgs args = {};
   args.weight = {nullptr, nullptr, format, rows, 4096, 1};
   args.x = {nullptr, nullptr, nullptr, num_rows, 4096, 1, ActivationOrder::kCores};
-  const LaunchShape shape = ShapeOfLinearWarpgroup(args);
+  return args;
+}
+
+// Which form of blocks a product takes is seen by their threads, and how many there are.
+void ExpectForm(const DeviceLimits& limits, TileFormat format, int32_t rows, int32_t num_rows, int32_t threads,
+                int32_t blocks) {
+  const LaunchShape shape = ShapeOfLinearWarpgroup(limits, ArgsOf(format, rows, num_rows));
   if (shape.threads != threads || shape.grid_x != blocks || shape.grid_y != 1) {
-    Wrong("%d rows by %d: %d by %d blocks of %d threads, not %d of %d", rows, num_rows, shape.grid_x, shape.grid_y,
+    Wrong("%d by %d rows: %d by %d blocks of %d threads, not %d of %d", rows, num_rows, shape.grid_x, shape.grid_y,
           shape.threads, blocks, threads);
   }
 }
 
 void CheckForms() {
-  constexpr int32_t kMostBytes = 227 << 10;  // of a block, compute capability 9.0
+  constexpr DeviceLimits kH200 = {90, 132, 227 << 10, 228 << 10, true};
+  constexpr int32_t kStaticBytes = 128;  // the barriers
   for (int32_t f = 0; f < kNumTileFormats; f++) {
     for (const int32_t num_rows : {33, 64, 100, 128, 256, 512, 2048, 16384}) {
       for (const int32_t rows : {16, 1000, 4096, 14336, 128256}) {
-        LinearArgs args = {};
-        args.weight = {nullptr, nullptr, static_cast<TileFormat>(f), rows, 4096, 1};
-        args.x = {nullptr, nullptr, nullptr, num_rows, 4096, 2, ActivationOrder::kCores};
-        const LaunchShape shape = ShapeOfLinearWarpgroup(args);
-        const int32_t room = shape.threads == 160 ? kMostBytes / 2 : kMostBytes;
-        if (shape.shared_bytes > room - 128) Wrong("%d bytes of shared memory", shape.shared_bytes);
-        if (shape.grid_x < 1 || shape.grid_x > 264) Wrong("%d blocks", shape.grid_x);
+        const LaunchShape shape =
+            ShapeOfLinearWarpgroup(kH200, ArgsOf(static_cast<TileFormat>(f), rows, num_rows));
+        // Of blocks with one warpgroup a multiprocessor holds two, each with 1 KB of the system's.
+        const int32_t most =
+            shape.threads == 160 ? kH200.shared_multiprocessor_bytes / 2 - 1024 : kH200.shared_block_bytes;
+        if (shape.shared_bytes + kStaticBytes > most) Wrong("%d bytes of shared memory", shape.shared_bytes);
+        if (shape.grid_x < 1 || shape.grid_x > 2 * kH200.num_multiprocessors) Wrong("%d blocks", shape.grid_x);
       }
     }
   }
-  ExpectForm(TileFormat::kInt4, 4096, 64, 160, 64);
-  ExpectForm(TileFormat::kInt4, 4096, 128, 160, 128);
-  ExpectForm(TileFormat::kInt4, 4096, 512, 384, 128);
-  ExpectForm(TileFormat::kHalf, 14336, 2048, 384, 132);
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 64, 160, 64);        // 64 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 256, 160, 128);      // 128 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 512, 384, 128);      // 128 rows, two warpgroups
+  ExpectForm(kH200, TileFormat::kInt4, 14336, 2048, 384, 132);    // 256 rows, two warpgroups
+#if defined(ENGINE_CUDA_EMULATOR)
+  // The products that are checked in the emulator have all of them.
+  ExpectForm(Limits(), TileFormat::kInt4, 35, 37, 160, 1);
+  ExpectForm(Limits(), TileFormat::kInt4, 128, 100, 160, 2);
+  ExpectForm(Limits(), TileFormat::kInt4, 145, 75, 384, 2);
+  ExpectForm(Limits(), TileFormat::kHalf, 581, 490, 384, 2);  // 10 blocks, five times two
+#endif
 }
 
 }  // namespace
@@ -153,9 +168,12 @@ void CheckLinearWarpgroup() {
   const StorageType& f32 = StorageTypes()[0];
   const StorageType& f16 = StorageTypes()[1];
   const StorageType& int4 = StorageTypes()[4];
+  const StorageType& q8_0 = StorageTypes()[12];
   check(f32, 81, 331, 70, 2);
-  check(int4, 145, 2048 + 32, 75, 2);
-  check(f16, 64 * 9 + 5, 300, 64 * 15 + 3, 1);  // more blocks than run at a time
+  check(int4, 128, 2048 + 32, 100, 1);
+  check(int4, 145, 512, 75, 2);
+  check(q8_0, 300, 288, 520, 1);
+  check(f16, 581, 300, 490, 1);
   Case("forms of warpgroup products", &CheckForms);
 }
 
