@@ -3,10 +3,9 @@
 // unit reads them; activations are read from shared memory as they lie. Weights, products and their order are those of
 // LinearBatch and LinearMany, whatever the number of rows.
 //
-// One warp fetches stages of 64 columns for one or two warpgroups, which share the activations and have rows of weights
-// of their own. While the matrix unit works on a stage, its warps make halves of the next one.
+// Some warps fetch stages of 64 columns for one or two warpgroups, which share the activations and have rows of weights
+// of their own. While the matrix unit works on a stage, their warps make halves of the next one.
 #include "kernels/cuda/launch.cuh"
-#include "kernels/cuda/linear_output.cuh"
 #include "kernels/cuda/tile_reader.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
@@ -27,11 +26,13 @@ struct BlockForm {
   int32_t tokens;
 
   constexpr int32_t row_tiles() const { return groups * kGroupTiles; }
-  constexpr int32_t warps() const { return groups * kGroupWarps; }  // without those that fetch
-  // With two warpgroups the one warp that fetches has a warpgroup to itself, whose registers go to the others: evenly
-  // shared, 168 a thread would not do for 128 sums.
+  constexpr int32_t warps() const { return groups * kGroupWarps; }  // that multiply
+  constexpr int32_t token_tiles() const { return tokens / kTokenTile; }
+  // A warp starts its copies one after another, so that they are shared out. Those of the larger blocks are a warpgroup,
+  // whose registers go to the others: evenly shared, 168 a thread would not do for 128 sums.
+  constexpr int32_t fetch_warps() const { return groups > 1 ? kGroupWarps : 2; }
   constexpr bool moves_registers() const { return groups > 1; }
-  constexpr int32_t threads() const { return 32 * (warps() + (moves_registers() ? kGroupWarps : 1)); }
+  constexpr int32_t threads() const { return 32 * (warps() + fetch_warps()); }
   // That a multiprocessor should hold.
   constexpr int32_t blocks() const { return groups > 1 ? 1 : 2; }
 };
@@ -61,7 +62,7 @@ constexpr StageLayout StageLayoutOf(TileFormat format, BlockForm form) {
   StageLayout layout = {};
   layout.code_bytes = kTileRows * kStageColumns * tile.bits / 8;
   layout.factor_bytes = tile.tile_bytes() - tile.code_bytes();
-  layout.stage_bytes = form.row_tiles() * layout.code_bytes + form.tokens / kTokenTile * kTokenTileBytes;
+  layout.stage_bytes = form.row_tiles() * layout.code_bytes + form.token_tiles() * kTokenTileBytes;
   // Factors are read with the first stage of a tile. When the slot is filled again, two tiles later, that stage has
   // been given back, since no more than two tiles are under way.
   layout.factor_slots = layout.factor_bytes == 0 ? 0 : 2;
@@ -108,14 +109,14 @@ class WarpgroupProduct {
     num_blocks_ = token_blocks_ * ((weight.row_tiles() + kForm.row_tiles() - 1) / kForm.row_tiles());
   }
 
-  // By one warp.
-  ENGINE_DEVICE void Fetch(int lane) {
+  // By warp `warp` of those that fetch.
+  ENGINE_DEVICE void Fetch(int warp, int lane) {
     // Weights do not depend on earlier launches, activations do.
     const int early = kStages < num_steps_ ? kStages : num_steps_;
     SetBlock(BlockIndex());
-    for (int step = 0; step < early; step++) FetchWeights(step, step, lane);
+    for (int step = 0; step < early; step++) FetchWeights(step, step, warp, lane);
     WaitForEarlierLaunches();
-    for (int step = 0; step < early; step++) FetchActivations(step, step, lane);
+    for (int step = 0; step < early; step++) FetchActivations(step, step, warp, lane);
 
     RingPlace<kStages> place;
     for (int step = 0; step < early; step++) place.Advance();
@@ -124,8 +125,8 @@ class WarpgroupProduct {
       SetBlock(block);
       for (int step = first_step; step < num_steps_; step++) {
         BarrierWait(empty_ + place.stage, place.parity ^ 1);  // at once the first time round
-        FetchWeights(step, place.stage, lane);
-        FetchActivations(step, place.stage, lane);
+        FetchWeights(step, place.stage, warp, lane);
+        FetchActivations(step, place.stage, warp, lane);
         place.Advance();
       }
       first_step = 0;
@@ -147,11 +148,11 @@ class WarpgroupProduct {
 
   ENGINE_DEVICE void SetBlock(int block) {
     first_row_tile_ = block / token_blocks_ * kForm.row_tiles();
-    first_token_tile_ = block % token_blocks_ * (kForm.tokens / kTokenTile);
+    first_token_tile_ = block % token_blocks_ * kForm.token_tiles();
     const int row_tiles = args_.weight.row_tiles() - first_row_tile_;
     const int token_tiles = args_.x.row_tiles() - first_token_tile_;
     num_row_tiles_ = row_tiles < kForm.row_tiles() ? row_tiles : kForm.row_tiles();
-    num_token_tiles_ = token_tiles < kForm.tokens / kTokenTile ? token_tiles : kForm.tokens / kTokenTile;
+    num_token_tiles_ = token_tiles < kForm.token_tiles() ? token_tiles : kForm.token_tiles();
   }
 
   ENGINE_DEVICE uint8_t* Codes(int stage) const { return shared_ + stage * kLayout.stage_bytes; }
@@ -164,37 +165,44 @@ class WarpgroupProduct {
            step / kQuads % 2 * (kForm.row_tiles() * kLayout.factor_bytes);
   }
 
+  // Of `count` tiles those that a warp fetches: every so many.
+  ENGINE_DEVICE static int ShareOf(int count, int warp) {
+    return (count - warp + kForm.fetch_warps() - 1) / kForm.fetch_warps();
+  }
+
   // Steps go through all planes of the weights for each part of the activations.
-  ENGINE_DEVICE void FetchWeights(int step, int stage, int lane) {
+  ENGINE_DEVICE void FetchWeights(int step, int stage, int warp, int lane) {
     constexpr int kTileStages = kTile.columns / kStageColumns;
+    constexpr int kLanes = kForm.row_tiles() / kForm.fetch_warps();
     const bool with_factors = kLayout.factor_bytes > 0 && step % kQuads == 0;
     if (lane == 0) {
       const int row_bytes = kLayout.code_bytes + (with_factors ? kLayout.factor_bytes : 0);
-      BarrierExpect(full_ + stage,
-                    static_cast<uint32_t>(num_row_tiles_ * row_bytes + num_token_tiles_ * kTokenTileBytes));
+      BarrierExpect(full_ + stage, static_cast<uint32_t>(ShareOf(num_row_tiles_, warp) * row_bytes +
+                                                         ShareOf(num_token_tiles_, warp) * kTokenTileBytes));
     }
     SyncWarp();
-    const int in_part = step % steps_per_part_;
-    const int tile = lane % kForm.row_tiles();
+    const int tile = lane % kLanes * kForm.fetch_warps() + warp;
     if (tile >= num_row_tiles_) return;
+    const int in_part = step % steps_per_part_;
     const uint8_t* const from = args_.weight.tiles +
                                 static_cast<size_t>(first_row_tile_ + tile) * args_.weight.row_tile_bytes() +
                                 static_cast<size_t>(in_part / kTileStages) * kTile.tile_bytes();
-    if (lane < kForm.row_tiles()) {
+    if (lane < kLanes) {
       BulkCopyShared(Codes(stage) + tile * kLayout.code_bytes, from + in_part % kTileStages * kLayout.code_bytes,
                      kLayout.code_bytes, full_ + stage);
-    } else if (with_factors && lane < 2 * kForm.row_tiles()) {
+    } else if (with_factors && lane < 2 * kLanes) {
       BulkCopyShared(FactorsOf(step) + tile * kLayout.factor_bytes, from + kTile.code_bytes(), kLayout.factor_bytes,
                      full_ + stage);
     }
   }
 
-  ENGINE_DEVICE void FetchActivations(int step, int stage, int lane) {
+  ENGINE_DEVICE void FetchActivations(int step, int stage, int warp, int lane) {
     const PreparedRows& x = args_.x;
-    if (lane >= num_token_tiles_) return;
-    const auto rows = static_cast<size_t>(step / steps_per_part_ * x.row_tiles() + first_token_tile_ + lane);
+    const int tile = lane * kForm.fetch_warps() + warp;
+    if (tile >= num_token_tiles_) return;
+    const auto rows = static_cast<size_t>(step / steps_per_part_ * x.row_tiles() + first_token_tile_ + tile);
     const auto column = static_cast<size_t>(step % (x.columns / kStageColumns) * kStageColumns);
-    BulkCopyShared(Activations(stage) + lane * kTokenTileBytes,
+    BulkCopyShared(Activations(stage) + tile * kTokenTileBytes,
                    x.halves + (rows * static_cast<size_t>(x.columns) + column) * kTokenTile, kTokenTileBytes,
                    full_ + stage);
   }
@@ -254,15 +262,51 @@ class WarpgroupProduct {
     if (!idle) Store(own_row, lane, sums);
   }
 
+  // What StoreLinear does, for several tiles of rows at a time: all that is read for them is on its way together.
   ENGINE_DEVICE void Store(int own_row, int lane, const float (&sums)[kSums]) const {
-    float scales[2];
-    for (int i = 0; i < 2; i++) scales[i] = args_.weight.factors[own_row + 8 * i].scale;
+    constexpr int kTiles = 4;
+    float weight_scales[2], bias[2];
+    bool stored[2];
+    for (int i = 0; i < 2; i++) {
+      const int row = own_row + 8 * i;
+      weight_scales[i] = args_.weight.factors[row].scale;
+      stored[i] = row < args_.weight.rows;
+      bias[i] = args_.bias != nullptr && stored[i] ? args_.bias[row] : 0.0f;
+    }
+    int token = first_token_tile_ * kTokenTile + lane % 4 * 2;
+    const auto width = static_cast<size_t>(args_.weight.rows);
+    float* out = args_.out + static_cast<size_t>(token) * width + own_row;
     ENGINE_UNROLL
-    for (int i = 0; i < kSums; i++) {
-      const int row = own_row + i % 4 / 2 * 8;
-      const int token = (first_token_tile_ + i / 4) * kTokenTile + lane % 4 * 2 + i % 2;
-      if (row >= args_.weight.rows || token >= args_.x.num_rows) continue;
-      StoreLinear(args_, row, token, engine::cuda::Multiply(sums[i], scales[i % 4 / 2]));
+    for (int first = 0; first < kForm.token_tiles(); first += kTiles) {
+      float scales[kTiles][2], before[kTiles][4];
+      float* to[kTiles][2];
+      bool there[kTiles][2];
+      ENGINE_UNROLL
+      for (int t = 0; t < kTiles; t++) {
+        ENGINE_UNROLL
+        for (int i = 0; i < 2; i++) {
+          there[t][i] = token + i < args_.x.num_rows;
+          to[t][i] = i == 0 ? out : out + width;
+          scales[t][i] = there[t][i] ? args_.x.scales[token + i] : 0.0f;
+        }
+        ENGINE_UNROLL
+        for (int i = 0; i < 4; i++) {
+          before[t][i] = args_.add && there[t][i % 2] && stored[i / 2] ? to[t][i % 2][i / 2 * 8] : 0.0f;
+        }
+        token += kTokenTile;
+        out += kTokenTile * width;
+      }
+      ENGINE_UNROLL
+      for (int t = 0; t < kTiles; t++) {
+        ENGINE_UNROLL
+        for (int i = 0; i < 4; i++) {
+          const float sum = engine::cuda::Multiply(sums[4 * (first + t) + i], weight_scales[i / 2]);
+          float value = engine::cuda::Multiply(sum, scales[t][i % 2]);
+          if (args_.bias != nullptr) value = Add(value, bias[i / 2]);
+          if (args_.add) value = Add(before[t][i], value);
+          if (there[t][i % 2] && stored[i / 2]) to[t][i % 2][i / 2 * 8] = value;
+        }
+      }
     }
   }
 
@@ -287,7 +331,7 @@ LinearWarpgroupKernel(LinearArgs args) {
     uint64_t* const empty = barriers + Product::kStages;
     if (ThreadIndex() == 0) {
       for (int s = 0; s < Product::kStages; s++) {
-        BarrierInit(full + s, 1);
+        BarrierInit(full + s, kForm.fetch_warps());
         BarrierInit(empty + s, kForm.warps());
       }
     }
@@ -299,11 +343,7 @@ LinearWarpgroupKernel(LinearArgs args) {
       product.Multiply(warp, ThreadIndex() % 32);
     } else {
       if constexpr (kForm.moves_registers()) GiveRegisters<kFetchRegisters>();
-      if (warp == kForm.warps()) {
-        product.Fetch(ThreadIndex() % 32);
-      } else {
-        WaitForEarlierLaunches();
-      }
+      product.Fetch(warp - kForm.warps(), ThreadIndex() % 32);
     }
   }
 }

@@ -136,20 +136,20 @@ void CheckForms() {
             ShapeOfLinearWarpgroup(kH200, ArgsOf(static_cast<TileFormat>(f), rows, num_rows));
         // Of blocks with one warpgroup a multiprocessor holds two, each with 1 KB of the system's.
         const int32_t most =
-            shape.threads == 160 ? kH200.shared_multiprocessor_bytes / 2 - 1024 : kH200.shared_block_bytes;
+            shape.threads == 192 ? kH200.shared_multiprocessor_bytes / 2 - 1024 : kH200.shared_block_bytes;
         if (shape.shared_bytes + kStaticBytes > most) Wrong("%d bytes of shared memory", shape.shared_bytes);
         if (shape.grid_x < 1 || shape.grid_x > 2 * kH200.num_multiprocessors) Wrong("%d blocks", shape.grid_x);
       }
     }
   }
-  ExpectForm(kH200, TileFormat::kInt4, 4096, 64, 160, 64);        // 64 rows
-  ExpectForm(kH200, TileFormat::kInt4, 4096, 256, 160, 128);      // 128 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 64, 192, 64);        // 64 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 256, 192, 128);      // 128 rows
   ExpectForm(kH200, TileFormat::kInt4, 4096, 512, 384, 128);      // 128 rows, two warpgroups
   ExpectForm(kH200, TileFormat::kInt4, 14336, 2048, 384, 132);    // 256 rows, two warpgroups
 #if defined(ENGINE_CUDA_EMULATOR)
   // The products that are checked in the emulator have all of them.
-  ExpectForm(Limits(), TileFormat::kInt4, 35, 37, 160, 1);
-  ExpectForm(Limits(), TileFormat::kInt4, 128, 100, 160, 2);
+  ExpectForm(Limits(), TileFormat::kInt4, 35, 37, 192, 1);
+  ExpectForm(Limits(), TileFormat::kInt4, 128, 100, 192, 2);
   ExpectForm(Limits(), TileFormat::kInt4, 145, 75, 384, 2);
   ExpectForm(Limits(), TileFormat::kHalf, 581, 490, 384, 2);  // 10 blocks, five times two
 #endif
