@@ -27,6 +27,7 @@ const models = [
   tinyLlama('int4 and int8, int8 cache', 'int4', 'f32', 'int8', 'int8'),
 ];
 const model = models[0]!;
+const packed = models[4]!;
 
 const failure = async (promise: Promise<unknown>): Promise<EngineError> => {
   try {
@@ -52,6 +53,7 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
     library = await buildEmulatedCuda();
   }, BUILD_TIMEOUT);
   afterEach(() => {
+    delete process.env.ENGINE_EMULATED_CAPABILITY;
     delete process.env.ENGINE_EMULATED_FAILURE;
     delete process.env.ENGINE_EMULATED_NONE;
   });
@@ -93,6 +95,25 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
       expectClose(await logitsOf(await cuda(opCase), inChunks), expected, 0, 'in chunks');
     },
   );
+
+  it.each([models[1]!, models[4]!])('has the same bits of many rows with each kind of product: $name', async (opCase) => {
+    // Three sequences, 45 rows.
+    const steps = [
+      batchOf(
+        [0, 1, 2].map((sequence) => ({
+          start: 0,
+          count: 15,
+          blocks: [0, 1, 2, 3].map((block) => 4 * sequence + block),
+          tokenIds: Array.from({ length: 15 }, (_, i) => (31 * sequence + 7 * i) % 117),
+        })),
+        4,
+      ),
+    ];
+    const logits = await logitsOf(await cuda(opCase), steps);
+    expectClose(logits, await logitsOf(await cpu(opCase), steps), 3e-2, 'logits');
+    process.env.ENGINE_EMULATED_CAPABILITY = '80';
+    expectClose(await logitsOf(await cuda(opCase), steps), logits, 0, 'without warpgroups');
+  });
 
   it('samples the tokens that the CPU samples from its logits', async () => {
     const [prefill] = schedules['in one prefill']!;
@@ -225,6 +246,18 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
         .trimEnd()
         .split('\n');
 
+    it('has other linears where warpgroups multiply, and no copy of halved weights', () => {
+      const limits = { ...model.limits, maxTokens: 512 };
+      const kernels = (capability: string) => {
+        process.env.ENGINE_EMULATED_CAPABILITY = capability;
+        const step = { tokens: 300, rows: 40, contextLength: 10 };
+        const text = describeLaunches(packed.plan, writeWeights(packed, folder), limits, step, { library });
+        return new Set([...text.matchAll(/ (linear\w*|halve) \d/g)].map(([, kernel]) => kernel));
+      };
+      expect(kernels('90')).toEqual(new Set(['linearWarpgroup']));
+      expect(kernels('80')).toEqual(new Set(['halve', 'linearMany', 'linearBatch']));
+    });
+
     it('does every op once, in order, within the limits of the device', () => {
       for (const [tokens, rows] of [
         [1, 1],
@@ -237,7 +270,7 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
             /^(\d+) (\w+): (\w+) (\d+)x(\d+) blocks of (\d+), (\d+) bytes$/.exec(line)!;
           expect(Math.min(Number(x), Number(y))).toBeGreaterThan(0);
           expect(Number(threads)).toBeLessThanOrEqual(1024);
-          expect(Number(shared)).toBeLessThanOrEqual(99 * 1024);
+          expect(Number(shared)).toBeLessThanOrEqual((kernel === 'linearWarpgroup' ? 227 : 99) * 1024);
           return { op: Number(op), name, kernel: kernel! };
         });
         const work = parsed.filter(({ kernel }) => !['prepare', 'halve'].includes(kernel));
