@@ -15,10 +15,8 @@ namespace {
 constexpr int32_t kGroupTiles = 4;  // of weights, one for each warp of a warpgroup
 constexpr int32_t kGroupWarps = 4;
 constexpr int32_t kStageColumns = 64;
-constexpr int32_t kSteps = kStageColumns / 16;
 constexpr int32_t kQuads = kColumnUnit / kStageColumns;  // stages of a unit of columns
 constexpr int32_t kTokenTileBytes = kTokenTile * kStageColumns * 2;
-constexpr int32_t kCoreBytes = kTokenTile * 8 * 2;
 
 // What a block has: warpgroups, and rows of activations.
 struct BlockForm {
@@ -28,8 +26,8 @@ struct BlockForm {
   constexpr int32_t row_tiles() const { return groups * kGroupTiles; }
   constexpr int32_t warps() const { return groups * kGroupWarps; }  // that multiply
   constexpr int32_t token_tiles() const { return tokens / kTokenTile; }
-  // A warp starts its copies one after another, so that they are shared out. Those of the larger blocks are a warpgroup,
-  // whose registers go to the others: evenly shared, 168 a thread would not do for 128 sums.
+  // A warp starts its copies one after another, so that they are shared out. Those of the larger blocks are a
+  // warpgroup, whose registers go to the others: evenly shared, 168 a thread would not do for 128 sums.
   constexpr int32_t fetch_warps() const { return groups > 1 ? kGroupWarps : 2; }
   constexpr bool moves_registers() const { return groups > 1; }
   constexpr int32_t threads() const { return 32 * (warps() + fetch_warps()); }
@@ -38,8 +36,6 @@ struct BlockForm {
 };
 constexpr BlockForm kForms[] = {{1, 64}, {1, 128}, {2, 128}, {2, 256}};
 constexpr int32_t kNumForms = 4;
-constexpr int32_t kMultiplyRegisters = 232;
-constexpr int32_t kFetchRegisters = 40;
 
 // How a block's shared memory is divided: stages of codes and activations, then factors, which serve all stages of a
 // tile.
@@ -96,6 +92,9 @@ class WarpgroupProduct {
   static constexpr TileLayout kTile = TileLayoutOf(kFormat);
   static constexpr StageLayout kLayout = StageLayoutOf(kFormat, kForm);
   static constexpr int kStages = kLayout.stages;
+  // Where they are moved.
+  static constexpr int kMultiplyRegisters = 232;
+  static constexpr int kFetchRegisters = 40;
   static_assert(kStages >= 3 && 2 * kStages <= kBarriers);
   static_assert(kLayout.code_bytes % 16 == 0 && kLayout.factor_bytes % 16 == 0);
 
@@ -125,6 +124,7 @@ class WarpgroupProduct {
       SetBlock(block);
       for (int step = first_step; step < num_steps_; step++) {
         BarrierWait(empty_ + place.stage, place.parity ^ 1);  // at once the first time round
+        SyncWarp();  // nobody is left waiting when the stage is given back once more
         FetchWeights(step, place.stage, warp, lane);
         FetchActivations(step, place.stage, warp, lane);
         place.Advance();
@@ -145,6 +145,8 @@ class WarpgroupProduct {
 
  private:
   static constexpr int kSums = kForm.tokens / 2;
+  static constexpr int kSteps = kStageColumns / 16;
+  static constexpr int kCoreBytes = kTokenTile * 8 * 2;
 
   ENGINE_DEVICE void SetBlock(int block) {
     first_row_tile_ = block / token_blocks_ * kForm.row_tiles();
@@ -156,13 +158,10 @@ class WarpgroupProduct {
   }
 
   ENGINE_DEVICE uint8_t* Codes(int stage) const { return shared_ + stage * kLayout.stage_bytes; }
-  ENGINE_DEVICE uint8_t* Activations(int stage) const {
-    return Codes(stage) + kForm.row_tiles() * kLayout.code_bytes;
-  }
+  ENGINE_DEVICE uint8_t* Activations(int stage) const { return Codes(stage) + kForm.row_tiles() * kLayout.code_bytes; }
   // Of all tiles that the stages of step … belong to.
   ENGINE_DEVICE uint8_t* FactorsOf(int step) const {
-    return shared_ + kStages * kLayout.stage_bytes +
-           step / kQuads % 2 * (kForm.row_tiles() * kLayout.factor_bytes);
+    return shared_ + kStages * kLayout.stage_bytes + step / kQuads % 2 * (kForm.row_tiles() * kLayout.factor_bytes);
   }
 
   // Of `count` tiles those that a warp fetches: every so many.
@@ -339,10 +338,10 @@ LinearWarpgroupKernel(LinearArgs args) {
     Product product(args, SharedMemory<uint8_t>(), full, empty);
     const int warp = ThreadIndex() / 32;
     if (warp < kForm.warps()) {
-      if constexpr (kForm.moves_registers()) TakeRegisters<kMultiplyRegisters>();
+      if constexpr (kForm.moves_registers()) TakeRegisters<Product::kMultiplyRegisters>();
       product.Multiply(warp, ThreadIndex() % 32);
     } else {
-      if constexpr (kForm.moves_registers()) GiveRegisters<kFetchRegisters>();
+      if constexpr (kForm.moves_registers()) GiveRegisters<Product::kFetchRegisters>();
       product.Fetch(warp - kForm.warps(), ThreadIndex() % 32);
     }
   }

@@ -120,14 +120,14 @@ class Recorder {
     const TiledMatrix& weight = p_.matrices[op.weight];
     const int32_t num_rows = NumRows(op.x);
     const LinearKind kind = LinearKindOf(p_.device.info.limits, num_rows);
-    const PreparedRows rows = {.halves = p_.areas.halves,
-                               .sums = p_.areas.sums,
-                               .scales = p_.areas.scales,
-                               .num_rows = num_rows,
-                               .columns = RoundUp(weight.columns, kColumnUnit),
-                               .parts = p_.parts,
-                               .order = kind == LinearKind::kWarpgroup ? ActivationOrder::kCores
-                                                                       : ActivationOrder::kLanes};
+    const PreparedRows rows = {
+        .halves = p_.areas.halves,
+        .sums = p_.areas.sums,
+        .scales = p_.areas.scales,
+        .num_rows = num_rows,
+        .columns = RoundUp(weight.columns, kColumnUnit),
+        .parts = p_.parts,
+        .order = kind == LinearKind::kWarpgroup ? ActivationOrder::kCores : ActivationOrder::kLanes};
     if (prepared_ != op.x)
       New(KernelId::kPrepare).prepare = {rows, {Data(op.x), nullptr, nullptr, 0.0f, weight.columns}};
     prepared_ = op.x;
@@ -184,9 +184,8 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 }
 
 constexpr const char* kKernelNames[kNumKernels] = {
-    "embed",      "rmsNorm",    "layerNorm", "rope",  "siluMul",    "gelu",
-    "add",        "selectRows", "prepare",   "linear", "linearBatch", "linearWarpgroup", "halve",
-    "linearMany", "writeKv",    "attention", "sample"};
+    "embed",  "rmsNorm",     "layerNorm",       "rope",  "siluMul",    "gelu",    "add",       "selectRows", "prepare",
+    "linear", "linearBatch", "linearWarpgroup", "halve", "linearMany", "writeKv", "attention", "sample"};
 
 }  // namespace
 

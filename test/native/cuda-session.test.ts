@@ -96,24 +96,27 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
     },
   );
 
-  it.each([models[1]!, models[4]!])('has the same bits of many rows with each kind of product: $name', async (opCase) => {
-    // Three sequences, 45 rows.
-    const steps = [
-      batchOf(
-        [0, 1, 2].map((sequence) => ({
-          start: 0,
-          count: 15,
-          blocks: [0, 1, 2, 3].map((block) => 4 * sequence + block),
-          tokenIds: Array.from({ length: 15 }, (_, i) => (31 * sequence + 7 * i) % 117),
-        })),
-        4,
-      ),
-    ];
-    const logits = await logitsOf(await cuda(opCase), steps);
-    expectClose(logits, await logitsOf(await cpu(opCase), steps), 3e-2, 'logits');
-    process.env.ENGINE_EMULATED_CAPABILITY = '80';
-    expectClose(await logitsOf(await cuda(opCase), steps), logits, 0, 'without warpgroups');
-  });
+  it.each([models[1]!, models[4]!])(
+    'has the same bits of many rows with each kind of product: $name',
+    async (opCase) => {
+      // Three sequences, 45 rows.
+      const steps = [
+        batchOf(
+          [0, 1, 2].map((sequence) => ({
+            start: 0,
+            count: 15,
+            blocks: [0, 1, 2, 3].map((block) => 4 * sequence + block),
+            tokenIds: Array.from({ length: 15 }, (_, i) => (31 * sequence + 7 * i) % 117),
+          })),
+          4,
+        ),
+      ];
+      const logits = await logitsOf(await cuda(opCase), steps);
+      expectClose(logits, await logitsOf(await cpu(opCase), steps), 3e-2, 'logits');
+      process.env.ENGINE_EMULATED_CAPABILITY = '80';
+      expectClose(await logitsOf(await cuda(opCase), steps), logits, 0, 'without warpgroups');
+    },
+  );
 
   it('samples the tokens that the CPU samples from its logits', async () => {
     const [prefill] = schedules['in one prefill']!;

@@ -57,7 +57,8 @@ void ExpectAlike(const std::vector<float>& actual, const std::vector<float>& bat
     num_different += memcmp(&actual[i], &batch[i], sizeof(float)) != 0;
   }
   ExpectNear(actual, expected, tolerance, "product");
-  printf("  mma and wgmma: %zu of %zu sums differ, by up to %.3g of their terms\n", num_different, batch.size(), largest);
+  printf("  mma and wgmma: %zu of %zu sums differ, by up to %.3g of their terms\n", num_different, batch.size(),
+         largest);
 #endif
 }
 
@@ -101,8 +102,8 @@ void CheckProduct(const StorageType& type, int32_t rows, int32_t columns, int32_
                                                   values.begin() + static_cast<ptrdiff_t>(row + 1) * columns));
   const Activations alone(1, columns, parts, ActivationOrder::kCores, own);
   const DeviceArray<float> out(static_cast<size_t>(rows));
-  Expect(LaunchLinearWarpgroup(TestStream(), Limits(),
-                               {out.data(), alone.prepared, matrix.tiled(), bias.data(), false}));
+  Expect(
+      LaunchLinearWarpgroup(TestStream(), Limits(), {out.data(), alone.prepared, matrix.tiled(), bias.data(), false}));
   ExpectSame(out.Read(),
              std::vector<float>(first.begin() + static_cast<ptrdiff_t>(row) * rows,
                                 first.begin() + static_cast<ptrdiff_t>(row + 1) * rows),
@@ -132,8 +133,7 @@ void CheckForms() {
   for (int32_t f = 0; f < kNumTileFormats; f++) {
     for (const int32_t num_rows : {33, 64, 100, 128, 256, 512, 2048, 16384}) {
       for (const int32_t rows : {16, 1000, 4096, 14336, 128256}) {
-        const LaunchShape shape =
-            ShapeOfLinearWarpgroup(kH200, ArgsOf(static_cast<TileFormat>(f), rows, num_rows));
+        const LaunchShape shape = ShapeOfLinearWarpgroup(kH200, ArgsOf(static_cast<TileFormat>(f), rows, num_rows));
         // Of blocks with one warpgroup a multiprocessor holds two, each with 1 KB of the system's.
         const int32_t most =
             shape.threads == 192 ? kH200.shared_multiprocessor_bytes / 2 - 1024 : kH200.shared_block_bytes;
@@ -142,10 +142,10 @@ void CheckForms() {
       }
     }
   }
-  ExpectForm(kH200, TileFormat::kInt4, 4096, 64, 192, 64);        // 64 rows
-  ExpectForm(kH200, TileFormat::kInt4, 4096, 256, 192, 128);      // 128 rows
-  ExpectForm(kH200, TileFormat::kInt4, 4096, 512, 384, 128);      // 128 rows, two warpgroups
-  ExpectForm(kH200, TileFormat::kInt4, 14336, 2048, 384, 132);    // 256 rows, two warpgroups
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 64, 192, 64);      // 64 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 256, 192, 128);    // 128 rows
+  ExpectForm(kH200, TileFormat::kInt4, 4096, 512, 384, 128);    // 128 rows, two warpgroups
+  ExpectForm(kH200, TileFormat::kInt4, 14336, 2048, 384, 132);  // 256 rows, two warpgroups
 #if defined(ENGINE_CUDA_EMULATOR)
   // The products that are checked in the emulator have all of them.
   ExpectForm(Limits(), TileFormat::kInt4, 35, 37, 192, 1);

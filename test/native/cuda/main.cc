@@ -57,8 +57,10 @@ int main(int argc, char** argv) {
   const std::string only = argc > 2 ? argv[2] : "";
   OpenDevice();
   const std::pair<const char*, void (*)()> parts[] = {
-      {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise}, {"linear", &CheckLinear},
-      {"warpgroup", &CheckLinearWarpgroup}, {"attention", &CheckAttention},   {"sampling", &CheckSampling},       {"shapes", &CheckShapes}};
+      {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise},
+      {"linear", &CheckLinear},         {"warpgroup", &CheckLinearWarpgroup},
+      {"attention", &CheckAttention},   {"sampling", &CheckSampling},
+      {"shapes", &CheckShapes}};
   for (const auto& [name, check] : parts) {
     if (only.empty() || only == name) check();
   }

@@ -262,7 +262,8 @@ void Fail(const char* what, Place place) {
 }
 
 void SetOrder(uint64_t seed) { chosen_order = seed; }
-bool HappensAtOnce() { return chosen_order % 2 == 1; }
+bool CopiesAtOnce() { return chosen_order % 2 == 1; }
+bool ProductsAtOnce() { return chosen_order / 2 % 2 == 1; }
 
 void Launch(const LaunchSize& size, const std::function<void()>& kernel) {
   static const bool caught = (CatchFaults(), true);
@@ -311,7 +312,7 @@ void* StaticShared(const void* key, size_t bytes) {
 void CopyAsync(void* shared, const void* global, size_t bytes, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (address % bytes != 0) Fail("a copy of misaligned memory", place);
-  if (HappensAtOnce()) {
+  if (CopiesAtOnce()) {
     memcpy(shared, global, bytes);
   } else {
     block.threads_[block.current_].copies.push_back({shared, global, bytes});
@@ -344,7 +345,7 @@ void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrie
   Transfer& transfer = block.TransferAt(barrier, place);
   if (transfer.complete()) transfer.EndPhase();
   transfer.missing -= bytes;
-  if (HappensAtOnce()) {
+  if (CopiesAtOnce()) {
     memcpy(shared, global, bytes);
   } else {
     transfer.copies.push_back({shared, global, bytes});

@@ -2,7 +2,8 @@
 // mistakes, not to be fast:
 //   * a warp operation or a barrier that not all of its threads reach at one place in the source is an error;
 //   * shared memory begins as NaN and ends at a page that cannot be touched, and so does what Allocate gives;
-//   * asynchronous copies and products happen as late as they may, when somebody waits for them, or as early (SetOrder);
+//   * asynchronous copies and products happen as late as they may, when somebody waits for them, or as early
+//   (SetOrder);
 //   * registers of an asynchronous product that are touched before it has been waited for hold NaN, or are an error;
 //   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race.
 // An error is printed with its place, block and thread, and ends the process with kErrorStatus.
@@ -37,17 +38,19 @@ struct LaunchSize {
 void Launch(const LaunchSize& size, const std::function<void()>& kernel);
 
 // Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed. Odd
-// seeds make asynchronous copies and products happen at once, even ones when they are waited for.
+// seeds make asynchronous copies happen at once, even ones when they are waited for; half of the seeds, asynchronous
+// products.
 void SetOrder(uint64_t seed);
-bool HappensAtOnce();
+bool CopiesAtOnce();
+bool ProductsAtOnce();
 
 using Place = std::source_location;
 
 // Waits for all threads of the block.
 void SyncThreads(Place place = Place::current());
 
-// Waits for the 32 threads of the warp, or for those of a group of `size` threads; the last of them calls operation(own of
-// each), then all go on.
+// Waits for the 32 threads of the warp, or for those of a group of `size` threads; the last of them calls operation(own
+// of each), then all go on.
 using WarpOperation = void (*)(void* const* own);
 void Together(WarpOperation operation, void* own, Place place, size_t size = kWarpSize);
 

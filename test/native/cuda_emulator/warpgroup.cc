@@ -53,7 +53,7 @@ void Warpgroup::Multiply(const ProductOperands* operands, int columns, uint64_t 
     product.registers[t] = operands[t].a;
     memcpy(&product.a[4 * t], operands[t].a, 4 * sizeof(uint32_t));
   }
-  if (HappensAtOnce()) Run(&product);
+  if (ProductsAtOnce()) Run(&product);
   open_.push_back(std::move(product));
 }
 
