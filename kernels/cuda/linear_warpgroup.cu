@@ -30,6 +30,8 @@ struct BlockForm {
   // warpgroup, whose registers go to the others: evenly shared, 168 a thread would not do for 128 sums.
   constexpr int32_t fetch_warps() const { return groups > 1 ? kGroupWarps : 2; }
   constexpr bool moves_registers() const { return groups > 1; }
+  constexpr int32_t multiply_registers() const { return 232; }
+  constexpr int32_t fetch_registers() const { return 40; }
   constexpr int32_t threads() const { return 32 * (warps() + fetch_warps()); }
   // That a multiprocessor should hold.
   constexpr int32_t blocks() const { return groups > 1 ? 1 : 2; }
@@ -92,9 +94,6 @@ class WarpgroupProduct {
   static constexpr TileLayout kTile = TileLayoutOf(kFormat);
   static constexpr StageLayout kLayout = StageLayoutOf(kFormat, kForm);
   static constexpr int kStages = kLayout.stages;
-  // Where they are moved.
-  static constexpr int kMultiplyRegisters = 232;
-  static constexpr int kFetchRegisters = 40;
   static_assert(kStages >= 3 && 2 * kStages <= kBarriers);
   static_assert(kLayout.code_bytes % 16 == 0 && kLayout.factor_bytes % 16 == 0);
 
@@ -338,10 +337,10 @@ LinearWarpgroupKernel(LinearArgs args) {
     Product product(args, SharedMemory<uint8_t>(), full, empty);
     const int warp = ThreadIndex() / 32;
     if (warp < kForm.warps()) {
-      if constexpr (kForm.moves_registers()) TakeRegisters<Product::kMultiplyRegisters>();
+      if constexpr (kForm.moves_registers()) TakeRegisters<kForm.multiply_registers()>();
       product.Multiply(warp, ThreadIndex() % 32);
     } else {
-      if constexpr (kForm.moves_registers()) GiveRegisters<Product::kFetchRegisters>();
+      if constexpr (kForm.moves_registers()) GiveRegisters<kForm.fetch_registers()>();
       product.Fetch(warp - kForm.warps(), ThreadIndex() % 32);
     }
   }
