@@ -3,9 +3,9 @@
 //     cuda_runner LIBRARY PLAN [DECODE CALLS]
 //
 // Prints one JSON object per measurement: decode of 1, 4, 16 and 64 sequences, one step a call and eight, as far as the
-// plan's limits allow, and prefill of one sequence. Times are those of a step. `gb` is what a step has to read at least:
-// all matrices once, keys and values of its sequences. Per cent of copies are of what copying the device's memory was
-// measured to read and write.
+// plan's limits allow, and prefill of one sequence. Times are those of a step. `gb` is what a step has to read at
+// least: all matrices once, keys and values of its sequences. Per cent of copies are of what copying the device's
+// memory was measured to read and write.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

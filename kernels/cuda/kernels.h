@@ -11,8 +11,8 @@
 // Results do not depend on scheduling: no sum is made with atomics, every order is fixed. With at most kMaxLinearRows
 // rows in a step they do not depend on the other rows either, bit for bit. With more, linear layers read weights
 // rounded to half precision, in another order, and again a row's result is the same whatever the others are:
-// LinearBatch and LinearMany give the same bits. Attention is another function of a row's own sequence where that
-// catches up by kManyTokens or more (LaunchAttentionMany).
+// LinearBatch and LinearMany give the same bits, and so, in the emulator, does LinearWarpgroup. Attention is another
+// function of a row's own sequence where that catches up by kManyTokens or more (LaunchAttentionMany).
 #pragma once
 
 #include <cstddef>
@@ -43,6 +43,7 @@ struct DeviceLimits {
   int32_t num_multiprocessors;
   int32_t shared_block_bytes;  // most a block may ask for
   int32_t shared_multiprocessor_bytes;
+  bool warpgroups = false;  // HasLinearWarpgroup
 };
 
 struct LaunchShape {
@@ -239,12 +240,15 @@ inline LinearFewArgs FewOf(const LinearArgs& args) {
   return few;
 }
 
-// Which of the three kernels serves so many rows.
-enum class LinearKind : int32_t { kFew, kBatch, kMany };
+// Which of the kernels serves so many rows.
+enum class LinearKind : int32_t { kFew, kBatch, kMany, kWarpgroup };
 constexpr LinearKind LinearKindOf(int32_t num_rows) {
   return num_rows <= kMaxLinearRows  ? LinearKind::kFew
          : num_rows <= kMaxBatchRows ? LinearKind::kBatch
                                      : LinearKind::kMany;
+}
+constexpr LinearKind LinearKindOf(const DeviceLimits& limits, int32_t num_rows) {
+  return limits.warpgroups && num_rows > kMaxLinearRows ? LinearKind::kWarpgroup : LinearKindOf(num_rows);
 }
 // How the warps of a block share its tiles: each row of tiles is cut along k among `split_k` warps.
 struct LinearTiling {
@@ -276,8 +280,10 @@ int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
 TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
 // The products of a warpgroup (compute capability 9.0 alone): more than kMaxLinearRows rows, weights in any format,
 // rows in ActivationOrder::kCores. Takes the place of LaunchLinearBatch and LaunchLinearMany.
-LaunchShape ShapeOfLinearWarpgroup(const LinearArgs& args);
-int LaunchLinearWarpgroup(Stream stream, const LinearArgs& args);
+LaunchShape ShapeOfLinearWarpgroup(const DeviceLimits& limits, const LinearArgs& args);
+int LaunchLinearWarpgroup(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
+// Whether there is code of it for the device in use: the kernels must have been compiled for sm_90a.
+bool HasLinearWarpgroup();
 // args.weight is kHalf.
 LaunchShape ShapeOfLinearMany(const LinearArgs& args);
 int LaunchLinearMany(Stream stream, const LinearArgs& args);

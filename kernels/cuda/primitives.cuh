@@ -166,11 +166,16 @@ ENGINE_DEVICE constexpr bool HasBulkCopies() {
 }
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-// A barrier in shared memory whose phases end when the bytes that one thread expected have come.
-ENGINE_DEVICE void BarrierInit(uint64_t* barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(SharedAddress(barrier)) : "memory");
+// A barrier in shared memory whose phases end when `count` threads have arrived and the bytes that they expected have
+// come.
+ENGINE_DEVICE void BarrierInit(uint64_t* barrier, uint32_t count = 1) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(count) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+ENGINE_DEVICE void BarrierArrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+// Arrives, and expects bytes.
 ENGINE_DEVICE void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
@@ -197,11 +202,21 @@ ENGINE_DEVICE void BulkCopy(void* shared, const void* global, uint32_t bytes, ui
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier)), "l"(policy)
       : "memory");
 }
+// The same of memory that other blocks read too.
+ENGINE_DEVICE void BulkCopyShared(void* shared, const void* global, uint32_t bytes, uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
 #else
-ENGINE_DEVICE void BarrierInit(uint64_t*) {}
+ENGINE_DEVICE void BarrierInit(uint64_t*, uint32_t = 1) {}
+ENGINE_DEVICE void BarrierArrive(uint64_t*) {}
 ENGINE_DEVICE void BarrierExpect(uint64_t*, uint32_t) {}
 ENGINE_DEVICE void BarrierWait(uint64_t*, uint32_t) {}
 ENGINE_DEVICE void BulkCopy(void*, const void*, uint32_t, uint64_t*) {}
+ENGINE_DEVICE void BulkCopyShared(void*, const void*, uint32_t, uint64_t*) {}
 #endif
 
 // --- Matrix unit -----------------------------------------------------------------------------------------------------
@@ -235,5 +250,7 @@ ENGINE_DEVICE void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t
 }
 
 }  // namespace engine::cuda
+
+#include "kernels/cuda/primitives_warpgroup.cuh"
 
 #endif

@@ -25,6 +25,7 @@ enum class KernelId : int32_t {
   kPrepare,
   kLinear,
   kLinearBatch,
+  kLinearWarpgroup,
   kHalve,
   kLinearMany,
   kWriteKv,
@@ -34,7 +35,7 @@ enum class KernelId : int32_t {
   kSample,
   kAdvance,
 };
-inline constexpr int32_t kNumKernels = 19;
+inline constexpr int32_t kNumKernels = 20;
 
 struct PointwiseArgs {
   float* out;
@@ -129,7 +130,7 @@ struct DeviceApi {
 };
 
 // Raised whenever anything above, or the structs of kernels.h, change.
-inline constexpr int32_t kDeviceApiVersion = 4;
+inline constexpr int32_t kDeviceApiVersion = 5;
 // The library exports this function under this name.
 using DeviceApiFunction = const DeviceApi*();
 inline constexpr const char* kDeviceApiName = "engine_cuda_device_api";

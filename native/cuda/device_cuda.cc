@@ -36,6 +36,7 @@ int Describe(int32_t device, DeviceInfo* info) {
   // Two transfers a cycle.
   info->memory_bytes_per_second = 2 * static_cast<uint64_t>(clock) * 1000 * static_cast<uint64_t>(width) / 8;
   if (const cudaError_t error = cudaSetDevice(device); error != cudaSuccess) return error;
+  info->limits.warpgroups = HasLinearWarpgroup();
   size_t free = 0, total = 0;
   const cudaError_t error = cudaMemGetInfo(&free, &total);
   info->memory_bytes = total;

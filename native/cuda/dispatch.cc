@@ -23,6 +23,8 @@ LaunchShape ShapeOf(const DeviceLimits& limits, const Launch& launch) {
       return ShapeOfLinear(limits, launch.linear_few);
     case KernelId::kLinearBatch:
       return ShapeOfLinearBatch(launch.linear);
+    case KernelId::kLinearWarpgroup:
+      return ShapeOfLinearWarpgroup(limits, launch.linear);
     case KernelId::kHalve:
       return ShapeOfHalve(launch.halve.matrix);
     case KernelId::kLinearMany:
@@ -68,6 +70,8 @@ int Start(Stream stream, const DeviceLimits& limits, const Launch& launch) {
       return LaunchLinear(stream, limits, launch.linear_few);
     case KernelId::kLinearBatch:
       return LaunchLinearBatch(stream, launch.linear);
+    case KernelId::kLinearWarpgroup:
+      return LaunchLinearWarpgroup(stream, limits, launch.linear);
     case KernelId::kHalve:
       return LaunchHalve(stream, launch.halve.out, launch.halve.matrix);
     case KernelId::kLinearMany:

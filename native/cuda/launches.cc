@@ -163,12 +163,16 @@ class Recorder {
       New(KernelId::kPrepare).prepare = {rows, SourceOf(group)};
       prepared_ = group.source.value;
     }
-    const LinearKind kind = LinearKindOf(num_rows);
+    const LinearKind kind = LinearKindOf(p_.device.info.limits, num_rows);
     if (kind == LinearKind::kFew) return AddFew(group, rows);
     const TiledMatrix& weight = p_.matrices[first.weight];
     LinearArgs args = {Data(group.outs[0]), rows, weight, Vector(first.bias), group.end == LinearEnd::kAdd};
     if (kind == LinearKind::kBatch) {
       New(KernelId::kLinearBatch).linear = args;
+      return;
+    }
+    if (kind == LinearKind::kWarpgroup) {
+      New(KernelId::kLinearWarpgroup).linear = args;
       return;
     }
     if (weight.format != TileFormat::kHalf) {
@@ -247,8 +251,9 @@ bool WorksOnLogitRows(const Plan& plan, const Op& op) {
 }
 
 constexpr const char* kKernelNames[kNumKernels] = {
-    "embed",  "rmsNorm",     "layerNorm", "rope",       "siluMul", "gelu",  "add",       "selectRows", "prepare",
-    "linear", "linearBatch", "halve",     "linearMany", "writeKv", "heads", "attention", "attentionMany", "sample", "advance"};
+    "embed",      "rmsNorm", "layerNorm", "rope",          "siluMul",         "gelu",   "add",
+    "selectRows", "prepare", "linear",    "linearBatch",   "linearWarpgroup", "halve",  "linearMany",
+    "writeKv",    "heads",   "attention", "attentionMany", "sample",          "advance"};
 
 // What a launch does besides its kernel's own work.
 std::string DetailsOf(const Launch& launch) {
@@ -268,7 +273,8 @@ std::string DetailsOf(const Launch& launch) {
     if (args.end == LinearEnd::kHeads) details.push_back("heads");
     if (args.highest != nullptr) details.push_back("highest");
   }
-  if (launch.kernel == KernelId::kLinearBatch || launch.kernel == KernelId::kLinearMany) {
+  if (launch.kernel == KernelId::kLinearBatch || launch.kernel == KernelId::kLinearWarpgroup ||
+      launch.kernel == KernelId::kLinearMany) {
     if (launch.linear.add) details.push_back("add");
   }
   if (launch.kernel == KernelId::kHeads && launch.heads.q_norm != nullptr) details.push_back("rmsNorm");
@@ -287,13 +293,14 @@ int32_t RoundToBucket(int32_t count, int32_t most) {
 }
 
 PreparedRows RowsOf(const Placement& placement, int32_t num_rows, int32_t columns) {
+  const LinearKind kind = LinearKindOf(placement.device.info.limits, num_rows);
   return {.halves = placement.areas.halves,
           .sums = placement.areas.sums,
           .scales = placement.areas.scales,
           .num_rows = num_rows,
           .columns = RoundUp(columns, kColumnUnit),
           .parts = placement.parts,
-          .order = ActivationOrder::kLanes};
+          .order = kind == LinearKind::kWarpgroup ? ActivationOrder::kCores : ActivationOrder::kLanes};
 }
 
 HeadRotation RotationOf(const Placement& placement, int32_t rope, const int32_t* positions) {

@@ -65,7 +65,7 @@ struct Placement {
   bool fused;     // ops are done together where they can (fusion.h)
 };
 
-// Rows of activations as linears read them, in the area for them.
+// Rows of activations as the linears of so many rows read them, in the area for them.
 PreparedRows RowsOf(const Placement& placement, int32_t num_rows, int32_t columns);
 // What the op at this place of the plan, a RopeOp or −1, does to heads.
 HeadRotation RotationOf(const Placement& placement, int32_t rope, const int32_t* positions);

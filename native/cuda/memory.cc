@@ -11,7 +11,8 @@ struct LinearSizes {
   size_t halved_weights = 0;
 };
 
-LinearSizes SizesOf(const Plan& plan, const DeviceApi& api, const std::vector<TiledMatrix>& matrices, int32_t parts) {
+LinearSizes SizesOf(const Plan& plan, const Device& device, const std::vector<TiledMatrix>& matrices, int32_t parts) {
+  const DeviceApi& api = *device.api;
   LinearSizes sizes;
   for (const Op& op : plan.ops) {
     const auto* linear = std::get_if<LinearOp>(&op);
@@ -22,7 +23,7 @@ LinearSizes SizesOf(const Plan& plan, const DeviceApi& api, const std::vector<Ti
     sizes.halves = std::max(sizes.halves, bytes.halves);
     sizes.sums = std::max(sizes.sums, bytes.sums);
     sizes.scales = std::max(sizes.scales, bytes.scales);
-    if (LinearKindOf(rows) == LinearKind::kMany && matrix.format != TileFormat::kHalf) {
+    if (LinearKindOf(device.info.limits, rows) == LinearKind::kMany && matrix.format != TileFormat::kHalf) {
       sizes.halved_weights = std::max(sizes.halved_weights, api.half_tile_bytes(matrix));
     }
   }
@@ -54,7 +55,7 @@ void CarveAreas(const Plan& plan, const Device& device, const std::vector<TiledM
     areas->arenas[arena] = activations->Take<float>(static_cast<uint64_t>(plan.arena_widths[arena]) *
                                                     static_cast<uint64_t>(plan.row_capacity(rows)));
   }
-  const LinearSizes sizes = SizesOf(plan, api, matrices, parts);
+  const LinearSizes sizes = SizesOf(plan, device, matrices, parts);
   areas->halves = activations->Take<uint16_t>(sizes.halves / sizeof(uint16_t));
   areas->sums = activations->Take<float>(sizes.sums / sizeof(float));
   areas->scales = activations->Take<float>(sizes.scales / sizeof(float));

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { Batch, Session } from '../../src/backend/backend.js';
 import { describeLaunches, nativeCudaBackend } from '../../src/backend/native-cuda.js';
 import type { Buffer } from '../../src/backend/op.js';
@@ -132,6 +132,9 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
   beforeAll(async () => {
     library = await buildEmulatedCuda();
   }, BUILD_TIMEOUT);
+  afterEach(() => {
+    delete process.env.ENGINE_EMULATED_CAPABILITY;
+  });
 
   /** Runs the steps with and without fusion, and compares all that comes back. Returns the logits. */
   async function compare(opCase: OpCase, precise: boolean, steps: readonly Batch[]): Promise<Float32Array[]> {
@@ -165,11 +168,17 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
       const logits = await compare(opCase, models.indexOf(opCase) % 2 === 0, steps);
       expect(logits.flatMap((rows) => [...rows]).every(Number.isFinite)).toBe(true);
     });
+
+    it('give the bits of one after another without warpgroups', async () => {
+      process.env.ENGINE_EMULATED_CAPABILITY = '80';
+      await compare(opCase, models.indexOf(opCase) % 2 === 0, [step(0, 33, opCase.plan.logits.width)]);
+    });
   });
 
   it('give the bits of one after another where weights are halved first', async () => {
     const limits = { maxTokens: 260, contextSize: 260, numBlocks: 65 };
     const opCase = tinyDecoder('Llama of many rows', { dtype: 'q8_0', headDim: 16, windows: [8], limits });
+    process.env.ENGINE_EMULATED_CAPABILITY = '80';
     await compare(opCase, false, [step(0, 260, opCase.plan.logits.width, true)]);
   });
 
@@ -214,6 +223,8 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
       layerOf('Phi', 1),
       layerOf('parallel Llama', 40),
     ];
+    process.env.ENGINE_EMULATED_CAPABILITY = '80';
+    text.push(`without warpgroups: ${layerOf('Llama', 40)}`);
     expect(text.join('\n')).toMatchInlineSnapshot(`
       "Llama, 1 tokens
         embed
@@ -226,15 +237,15 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
       Llama, 40 tokens
         embed
         prepare (rmsNorm)
-        linearBatch
-        linearBatch
-        linearBatch
+        linearWarpgroup
+        linearWarpgroup
+        linearWarpgroup
         heads
         attentionMany
         prepare
-        linearBatch (add)
+        linearWarpgroup (add)
         prepare (rmsNorm)
-        linearBatch
+        linearWarpgroup
       Llama in Q4_K and Q6_K, 1 tokens
         embed
         linear (prepare, rmsNorm, 2 linears)
@@ -292,14 +303,26 @@ describe.skipIf(noEmulatedCuda)(`ops done together${noEmulatedCuda ?? ''}`, { ti
       parallel Llama, 40 tokens
         embed
         prepare (rmsNorm)
+        linearWarpgroup
+        linearWarpgroup
+        linearWarpgroup
+        heads
+        attention
+        linearWarpgroup
+        linearWarpgroup
+        prepare (siluMul)
+        linearWarpgroup
+      without warpgroups: Llama, 40 tokens
+        embed
+        prepare (rmsNorm)
         linearBatch
         linearBatch
         linearBatch
         heads
-        attention
-        linearBatch
-        linearBatch
-        prepare (siluMul)
+        attentionMany
+        prepare
+        linearBatch (add)
+        prepare (rmsNorm)
         linearBatch"
     `);
   });

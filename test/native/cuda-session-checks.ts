@@ -10,7 +10,7 @@ import { expectClose } from '../backend/compare.js';
 import { csr, type RecordOptions, samplingRecords } from '../backend/sampling-records.js';
 import { schedules, tinyLlama } from '../backend/tiny-llama.js';
 
-const models = [
+export const models = [
   tinyLlama('f32', 'f32', 'f32', 'f32'),
   tinyLlama('f16', 'f16', 'f32', 'f16'),
   tinyLlama('q8_0, float16 cache', 'q8_0', 'f32', 'f16'),
@@ -30,7 +30,7 @@ export const failure = async (promise: Promise<unknown>): Promise<EngineError> =
 };
 
 /** Logits of all steps, one after another. */
-async function logitsOf(session: Session, steps: readonly Batch[]): Promise<Float32Array> {
+export async function logitsOf(session: Session, steps: readonly Batch[]): Promise<Float32Array> {
   const logits: number[] = [];
   for (const batch of steps) logits.push(...(await session.step(batch, { logits: true })).logits!);
   await session.dispose();
@@ -49,11 +49,14 @@ export function cudaLoader(library: () => string, folder: string): LoadCuda {
     );
 }
 
+export function loadCpu(opCase: OpCase, folder: string): Promise<Session> {
+  return nativeCpuBackend({ threads: 1 }).load(opCase.plan, writeWeights(opCase, folder), opCase.limits);
+}
+
 /** What holds for a session on any GPU, be it an emulated one. The library is asked for when tests run. */
 export function checkCudaSessions(library: () => string, folder: string): void {
   const cuda = cudaLoader(library, folder);
-  const cpu = (opCase: OpCase) =>
-    nativeCpuBackend({ threads: 1 }).load(opCase.plan, writeWeights(opCase, folder), opCase.limits);
+  const cpu = (opCase: OpCase) => loadCpu(opCase, folder);
 
   describe.each(models)('a tiny Llama, $name', (opCase) => {
     it('has the logits of the CPU', async () => {

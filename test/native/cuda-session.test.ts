@@ -2,14 +2,16 @@ import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { describeLaunches, nativeCudaBackend } from '../../src/backend/native-cuda.js';
 import { opNames } from '../../src/backend/op.js';
-import { type OpCase, writeWeights } from '../backend/case-builder.js';
+import { batchOf, type OpCase, writeWeights } from '../backend/case-builder.js';
+import { expectClose } from '../backend/compare.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { tinyDecoder } from '../backend/tiny-decoder.js';
 import { schedules } from '../backend/tiny-llama.js';
-import { checkCudaSessions, cudaLoader, failure, model } from './cuda-session-checks.js';
+import { checkCudaSessions, cudaLoader, failure, loadCpu, logitsOf, model, models } from './cuda-session-checks.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
 
 const folder = temporaryFolder();
+const packed = models[4]!;
 
 describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ?? ''}`, { timeout: 120_000 }, () => {
   let library: string;
@@ -17,12 +19,32 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
     library = await buildEmulatedCuda();
   }, BUILD_TIMEOUT);
   afterEach(() => {
+    delete process.env.ENGINE_EMULATED_CAPABILITY;
     delete process.env.ENGINE_EMULATED_FAILURE;
     delete process.env.ENGINE_EMULATED_NONE;
   });
 
   const cuda = cudaLoader(() => library, folder);
   checkCudaSessions(() => library, folder);
+
+  it.each([models[1]!, packed])('has the same bits of many rows with each kind of product: $name', async (opCase) => {
+    // Three sequences, 45 rows.
+    const steps = [
+      batchOf(
+        [0, 1, 2].map((sequence) => ({
+          start: 0,
+          count: 15,
+          blocks: [0, 1, 2, 3].map((block) => 4 * sequence + block),
+          tokenIds: Array.from({ length: 15 }, (_, i) => (31 * sequence + 7 * i) % 117),
+        })),
+        4,
+      ),
+    ];
+    const logits = await logitsOf(await cuda(opCase), steps);
+    expectClose(logits, await logitsOf(await loadCpu(opCase, folder), steps), 3e-2, 'logits');
+    process.env.ENGINE_EMULATED_CAPABILITY = '80';
+    expectClose(await logitsOf(await cuda(opCase), steps), logits, 0, 'without warpgroups');
+  });
 
   it('rejects its steps when the GPU is lost, also those that follow, and ends', async () => {
     const [prefill] = schedules['in one prefill']!;
@@ -59,6 +81,18 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
         .trimEnd()
         .split('\n');
 
+    it('has other linears where warpgroups multiply, and no copy of halved weights', () => {
+      const limits = { ...model.limits, maxTokens: 512 };
+      const kernels = (capability: string) => {
+        process.env.ENGINE_EMULATED_CAPABILITY = capability;
+        const step = { tokens: 300, rows: 40, contextLength: 10 };
+        const text = describeLaunches(packed.plan, writeWeights(packed, folder), limits, step, { library });
+        return new Set([...text.matchAll(/: (linear\w*|halve)/g)].map(([, kernel]) => kernel));
+      };
+      expect(kernels('90')).toEqual(new Set(['linearWarpgroup']));
+      expect(kernels('80')).toEqual(new Set(['halve', 'linearMany', 'linearBatch']));
+    });
+
     it('without fusion does every op once, in order, within the limits of the device', () => {
       for (const [tokens, rows] of [
         [1, 1],
@@ -71,7 +105,7 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
             /^(\d+) (\w+): (\w+) (\d+)x(\d+) blocks of (\d+), (\d+) bytes$/.exec(line)!;
           expect(Math.min(Number(x), Number(y))).toBeGreaterThan(0);
           expect(Number(threads)).toBeLessThanOrEqual(1024);
-          expect(Number(shared)).toBeLessThanOrEqual(99 * 1024);
+          expect(Number(shared)).toBeLessThanOrEqual((kernel === 'linearWarpgroup' ? 227 : 99) * 1024);
           return { op: Number(op), name, kernel: kernel! };
         });
         const work = parsed.filter(({ kernel }) => !['prepare', 'halve'].includes(kernel));

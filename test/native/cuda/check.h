@@ -63,6 +63,7 @@ void CheckPrimitives();
 void CheckElementwise();
 void CheckLinear();
 void CheckLinearFew();
+void CheckLinearWarpgroup();
 void CheckAttention();
 void CheckAttentionMany();
 void CheckSampling();

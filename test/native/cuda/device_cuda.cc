@@ -37,6 +37,7 @@ void OpenDevice() {
             .num_multiprocessors = attribute(cudaDevAttrMultiProcessorCount),
             .shared_block_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
             .shared_multiprocessor_bytes = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+  limits.warpgroups = HasLinearWarpgroup();
   Expect(cudaStreamCreate(&stream.handle));
 }
 const DeviceLimits& Limits() { return limits; }

@@ -13,7 +13,8 @@ namespace {
 constexpr DeviceLimits kLimits = {.compute_capability = 90,
                                   .num_multiprocessors = 2,
                                   .shared_block_bytes = 99 << 10,
-                                  .shared_multiprocessor_bytes = 100 << 10};
+                                  .shared_multiprocessor_bytes = 100 << 10,
+                                  .warpgroups = true};
 
 constexpr struct {
   uint64_t order;

@@ -56,11 +56,16 @@ int main(int argc, char** argv) {
   if (argc > 1) seed = strtoull(argv[1], nullptr, 10);
   const std::string only = argc > 2 ? argv[2] : "";
   OpenDevice();
-  const std::pair<const char*, void (*)()> parts[] = {
-      {"primitives", &CheckPrimitives}, {"elementwise", &CheckElementwise},      {"linear", &CheckLinear},
-      {"few", &CheckLinearFew},         {"attention", &CheckAttention},          {"attention-many", &CheckAttentionMany},
-      {"sampling", &CheckSampling},     {"advance", &CheckAdvancing},
-      {"shapes", &CheckShapes}};
+  const std::pair<const char*, void (*)()> parts[] = {{"primitives", &CheckPrimitives},
+                                                      {"elementwise", &CheckElementwise},
+                                                      {"linear", &CheckLinear},
+                                                      {"few", &CheckLinearFew},
+                                                      {"warpgroup", &CheckLinearWarpgroup},
+                                                      {"attention", &CheckAttention},
+                                                      {"attention-many", &CheckAttentionMany},
+                                                      {"sampling", &CheckSampling},
+                                                      {"advance", &CheckAdvancing},
+                                                      {"shapes", &CheckShapes}};
   for (const auto& [name, check] : parts) {
     if (only.empty() || only == name) check();
   }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tile_reader.cuh"
+#include "kernels/cuda/warpgroup.cuh"
 
 namespace engine::cuda::test {
 namespace {
@@ -235,6 +236,104 @@ void CheckCopies() {
   }
 }
 
+// Three phases of a barrier that the first lanes of three warps complete; before each they write a number of theirs.
+ENGINE_KERNEL(96, 1) ArriveKernel(int32_t* out) {
+  LetNextLaunchBegin();
+  WaitForEarlierLaunches();
+  ENGINE_SHARED(barrier, uint64_t);
+  ENGINE_SHARED(numbers, int32_t[3][3]);
+  const int warp = ThreadIndex() / 32;
+  if (ThreadIndex() == 0) BarrierInit(&barrier, 3);
+  SyncThreads();
+  for (int phase = 0; phase < 3; phase++) {
+    if (ThreadIndex() % 32 == 0) {
+      numbers[phase][warp] = 10 * phase + warp;
+      BarrierArrive(&barrier);
+    }
+    BarrierWait(&barrier, static_cast<uint32_t>(phase % 2));
+    SyncWarp();  // nobody is left waiting when the phase after the next one begins
+    out[96 * phase + ThreadIndex()] = numbers[phase][0] + numbers[phase][1] + numbers[phase][2];
+  }
+}
+
+void CheckArrive() {
+  std::vector<int32_t> expected;
+  for (int32_t i = 0; i < 3 * 96; i++) expected.push_back(30 * (i / 96) + 3);
+  for (Ways ways; ways.Next();) {
+    const DeviceArray<int32_t> out(expected.size());
+    Expect(Launch(TestStream(), {1, 1, 96, 0}, &ArriveKernel, out.data()));
+    ExpectSame(out.Read(), expected, "numbers");
+  }
+}
+
+// d[64][64] = a[64][32] · b[32][64], in two groups. In shared memory 8 by 8 values of b lie one behind the other along
+// the columns, then along k. Earlier launches are waited for while products are under way.
+constexpr uint32_t kAlongK = 1024, kAlongColumns = 128;
+ENGINE_KERNEL(128, 1) MultiplyWarpgroupKernel(float* d, const uint16_t* a, const uint16_t* b) {
+  LetNextLaunchBegin();
+  ENGINE_SHARED(barrier, uint64_t);
+  uint8_t* const shared = SharedMemory<uint8_t>();
+  if (ThreadIndex() == 0) {
+    BarrierInit(&barrier);
+    BarrierExpect(&barrier, 4 * kAlongK);
+    BulkCopyShared(shared, b, 4 * kAlongK, &barrier);
+  }
+  const int row = ThreadIndex() / 32 * 16 + ThreadIndex() % 32 / 4;
+  const int c = ThreadIndex() % 4;
+  const auto pair = [&](int r, int k) { return a[32 * r + k] | static_cast<uint32_t>(a[32 * r + k + 1]) << 16; };
+  uint32_t operands[2][4];
+  ENGINE_UNROLL
+  for (int s = 0; s < 2; s++) {
+    ENGINE_UNROLL
+    for (int i = 0; i < 4; i++) operands[s][i] = pair(row + i % 2 * 8, 16 * s + 2 * c + i / 2 * 8);
+  }
+  float sums[32] = {};
+  SyncThreads();
+  BarrierWait(&barrier, 0);
+  const uint64_t first = CoresAt(shared, kAlongK, kAlongColumns);
+  ENGINE_UNROLL
+  for (int s = 0; s < 2; s++) {
+    BeginProducts(sums, operands);
+    MultiplyWarpgroup<64>(sums, operands[s], CoresBehind(first, 2 * kAlongK * s));
+    CommitProducts();
+  }
+  WaitForEarlierLaunches();
+  WaitProducts<1>(sums);
+  WaitProducts<0>(sums);
+  ENGINE_UNROLL
+  for (int i = 0; i < 32; i++) d[64 * (row + i % 4 / 2 * 8) + i / 4 * 8 + 2 * c + i % 2] = sums[i];
+}
+
+void CheckMultiplyWarpgroup() {
+  Random random(Seed() + 1);
+  std::vector<uint16_t> a(64 * 32), b(32 * 64);
+  for (uint16_t& half : a) half = kernels::f16_from_float(random.value());
+  for (uint16_t& half : b) half = kernels::f16_from_float(random.value());
+  const auto place = [](size_t k, size_t n) { return k / 8 * 512 + n / 8 * 64 + n % 8 * 8 + k % 8; };
+  std::vector<double> expected, tolerance;
+  for (size_t r = 0; r < 64; r++) {
+    for (size_t n = 0; n < 64; n++) {
+      double sum = 0;
+      for (size_t k = 0; k < 32; k++) {
+        sum += static_cast<double>(kernels::float_from_f16(a[32 * r + k])) *
+               static_cast<double>(kernels::float_from_f16(b[place(k, n)]));
+      }
+      expected.push_back(sum);
+      tolerance.push_back(1e-5);
+    }
+  }
+  const DeviceArray<uint16_t> device_a(a, Content::kWeights), device_b(b, Content::kWeights);
+  for (Ways ways; ways.Next();) {
+    const DeviceArray<float> first(64 * 64), second(64 * 64);
+    for (float* const d : {first.data(), second.data()}) {
+      Expect(Launch(TestStream(), {1, 1, 128, 4 * kAlongK}, &MultiplyWarpgroupKernel, d, device_a.data(),
+                    device_b.data()));
+    }
+    ExpectNear(first.Read(), expected, tolerance, "product");
+    ExpectNear(second.Read(), expected, tolerance, "product of the launch behind");
+  }
+}
+
 }  // namespace
 
 void CheckPrimitives() {
@@ -244,6 +343,8 @@ void CheckPrimitives() {
   Case("shuffles, votes and sums", &CheckCommunicate);
   Case("halves of codes", &CheckCodes);
   Case("asynchronous copies", &CheckCopies);
+  if (Limits().compute_capability >= 90) Case("barriers of several threads", &CheckArrive);
+  if (Limits().warpgroups) Case("matrix product of a warpgroup", &CheckMultiplyWarpgroup);
 }
 
 }  // namespace engine::cuda::test

@@ -1,5 +1,5 @@
 // Times of the kernels at the shapes of real models, beside what the device can do: bytes over the bandwidth of a large
-// copy, operations over the rate of matrix products in registers. A table, then one line of JSON.
+// copy, operations over the rate of matrix products that read no memory. A table, then one line of JSON.
 //
 //     cuda_timings [MILLISECONDS]   to spend on each kernel, 100 unless given
 #include <cuda_runtime_api.h>
@@ -14,6 +14,7 @@
 
 #include "device.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/warpgroup.cuh"
 
 namespace engine::cuda::test {
 namespace {
@@ -89,13 +90,56 @@ double CopyBandwidth() {
   return 2.0 * static_cast<double>(kBytes) / time * 1e6;
 }
 
+// The same of two warpgroups, each with 64 rows and 256 columns.
+constexpr int kRateColumns = 256;
+constexpr int kRateBytes = kRateColumns * 16 * 2;
+ENGINE_KERNEL(kRateThreads, 1) WarpgroupRateKernel(float* out) {
+  float d[kRateColumns / 2] = {};
+  uint32_t* const shared = SharedMemory<uint32_t>();
+  ENGINE_SHARED(barrier, uint64_t);
+  if (ThreadIndex() == 0) {
+    BarrierInit(&barrier);
+    BarrierExpect(&barrier, kRateBytes);
+    BulkCopyShared(shared, out, kRateBytes, &barrier);
+  }
+  SyncThreads();
+  BarrierWait(&barrier, 0);
+  const uint32_t word = 0x2c002c00u + static_cast<uint32_t>(ThreadIndex());
+  uint32_t a[1][4] = {{word, word, word, word}};
+  const uint64_t b = CoresAt(shared, 128, 256);
+  for (int i = 0; i < kRateTurns; i++) {
+    BeginProducts(d, a);
+    ENGINE_UNROLL
+    for (int p = 0; p < kRateProducts; p++) MultiplyWarpgroup<kRateColumns>(d, a[0], b);
+    CommitProducts();
+    WaitProducts<0>(d);
+  }
+  float sum = 0;
+  ENGINE_UNROLL
+  for (int i = 0; i < kRateColumns / 2; i++) sum += d[i];
+  out[kRateBytes / 4 + BlockIndex() * kRateThreads + ThreadIndex()] = sum;
+}
+
+template <class T>
+void Fill(const DeviceArray<T>& array, size_t size, uint64_t mask, uint64_t base);
+
+// By the faster kind of products.
 double MatrixRate() {
   const int blocks = 2 * Limits().num_multiprocessors;
-  const DeviceArray<float> out(static_cast<size_t>(blocks * kRateThreads));
+  const DeviceArray<float> out(static_cast<size_t>(kRateBytes / 4 + blocks * kRateThreads));
   const double time = Time([&](int) {
     Expect(Launch(TestStream(), {blocks, 1, kRateThreads, 0}, &RateKernel, out.data()));
   });
-  return 2.0 * 16 * 8 * 16 * kRateProducts * kRateTurns * (kRateThreads / 32) * blocks / time * 1e6;
+  const double rate = 2.0 * 16 * 8 * 16 * kRateProducts * kRateTurns * (kRateThreads / 32) * blocks / time * 1e6;
+  if (!Limits().warpgroups) return rate;
+  Fill(out, kRateBytes / 4, 0x0fff0fff0fff0fff, 0x2000200020002000);  // small halves
+  const double warpgroup_time = Time([&](int) {
+    Expect(Launch(TestStream(), {blocks / 2, 1, kRateThreads, kRateBytes}, &WarpgroupRateKernel, out.data()));
+  });
+  const double warpgroup_rate = 2.0 * 64 * kRateColumns * 16 * kRateProducts * kRateTurns * (kRateThreads / 128) *
+                                (blocks / 2) / warpgroup_time * 1e6;
+  printf("matrix products of a warp %.1f TFLOP/s, of a warpgroup %.1f\n", rate / 1e12, warpgroup_rate / 1e12);
+  return std::max(rate, warpgroup_rate);
 }
 
 // --- Kernels ---------------------------------------------------------------------------------------------------------
@@ -143,13 +187,12 @@ struct Rows {
   DeviceArray<float> sums, scales;
   PreparedRows prepared;
 
-  Rows(int32_t num_rows, int32_t columns)
+  Rows(int32_t num_rows, int32_t columns, ActivationOrder order = ActivationOrder::kLanes)
       : x(static_cast<size_t>(num_rows) * static_cast<size_t>(columns)),
         halves(PreparedBytesOf(num_rows, columns, 1).halves / sizeof(uint16_t)),
         sums(PreparedBytesOf(num_rows, columns, 1).sums / sizeof(float)),
         scales(PreparedBytesOf(num_rows, columns, 1).scales / sizeof(float)),
-        prepared{halves.data(),          sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), 1,
-                 ActivationOrder::kLanes} {
+        prepared{halves.data(), sums.data(), scales.data(), num_rows, RoundUp(columns, kColumnUnit), 1, order} {
     Fill(x, static_cast<size_t>(num_rows) * static_cast<size_t>(columns), kFloatMask, kFloatBase);
     Expect(LaunchPrepare(TestStream(), {prepared, {x.data(), nullptr, nullptr, 0.0f, columns}}));
   }
@@ -165,21 +208,30 @@ void MeasureLinear(const char* format_name, TileFormat format, int32_t rows, int
   do {
     copies.push_back(std::make_unique<Matrix>(form));
   } while (bytes * static_cast<double>(copies.size()) < kCacheBytes);
-  const Rows x(num_rows, columns);
+  const LinearKind kind = LinearKindOf(Limits(), num_rows);
+  const Rows x(num_rows, columns, kind == LinearKind::kWarpgroup ? ActivationOrder::kCores : ActivationOrder::kLanes);
+  const bool halves = kind == LinearKind::kMany && format != TileFormat::kHalf;
+  const DeviceArray<uint8_t> halved(halves ? HalfTileBytes(form) : 0);
   const DeviceArray<float> out(static_cast<size_t>(num_rows) * static_cast<size_t>(rows));
   const std::string name = std::string("linear ") + format_name + " " + std::to_string(rows) + "x" +
                            std::to_string(columns) + ", " + std::to_string(num_rows) + " rows";
   const double operations = 2.0 * rows * columns * num_rows;
   Measure(name, bytes, operations, [&](int i) {
     const TiledMatrix& weight = copies[static_cast<size_t>(i) % copies.size()]->tiled;
-    const LinearArgs args = {out.data(), x.prepared, weight, nullptr, false};
-    switch (LinearKindOf(num_rows)) {
+    LinearArgs args = {out.data(), x.prepared, weight, nullptr, false};
+    switch (kind) {
       case LinearKind::kFew:
         return Expect(LaunchLinear(TestStream(), Limits(), FewOf(args)));
       case LinearKind::kBatch:
         return Expect(LaunchLinearBatch(TestStream(), args));
       case LinearKind::kMany:
+        if (halves) {
+          Expect(LaunchHalve(TestStream(), halved.data(), weight));
+          args.weight = HalvedMatrix(halved.data(), weight);
+        }
         return Expect(LaunchLinearMany(TestStream(), args));
+      case LinearKind::kWarpgroup:
+        return Expect(LaunchLinearWarpgroup(TestStream(), Limits(), args));
     }
   });
 }
@@ -356,12 +408,11 @@ void MeasureAll() {
       {"q8_0", TileFormat::kBlock8}, {"q4_k", TileFormat::kSuper4Min}, {"q6_k", TileFormat::kSuper8}};
   for (const auto& [name, format] : formats) {
     for (const auto& [rows, columns] : {std::pair{4096, 4096}, {14336, 4096}, {4096, 14336}}) {
-      for (const int32_t num_rows : {1, 8, 16, 32, 64, 128, 256}) {
+      for (const int32_t num_rows : {1, 8, 16, 32, 64, 128, 256, 512, 2048}) {
         MeasureLinear(name, format, rows, columns, num_rows);
       }
     }
   }
-  MeasureLinear("f16", TileFormat::kHalf, 14336, 4096, 2048);
   for (const int32_t context : {512, 8192}) {
     MeasureAttention(1, context, 1, true);
     MeasureAttention(32, context, 1, true);

@@ -14,6 +14,7 @@ struct BlockStart {
   unsigned index;  // of the block
   uint64_t order;  // of its threads
   bool copies_early;
+  bool products_early;
   bool overlaps;
   bool begins_early;  // earlier launches have not ended
 };

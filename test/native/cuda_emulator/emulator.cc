@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <deque>
@@ -14,6 +15,7 @@
 #include "block.h"
 #include "fiber.h"
 #include "guarded_memory.h"
+#include "warpgroup.h"
 
 namespace engine::cuda::emulator {
 
@@ -34,19 +36,29 @@ struct Thread {
   State state = State::kEnded;
   Index index;
   Place place;                           // where it waits
+  const uint64_t* barrier = nullptr;     // for which
   void* own = nullptr;                   // its part of the warp's operation
+  size_t together = 0;                   // threads of that operation
   std::deque<std::vector<Copy>> groups;  // committed
   std::vector<Copy> copies;              // not yet
   bool let_next_begin = false;
   bool waited = false;  // for earlier launches
 };
 
-// A barrier that bulk copies complete.
+// A barrier that threads and bulk copies complete.
 struct Transfer {
-  uint32_t phase = 0;  // parity of the one not yet complete
-  bool expecting = false;
-  int64_t missing = 0;  // bytes
+  uint32_t count = 1;
+  uint32_t phase = 0;    // parity of the one that has not ended
+  uint32_t arrived = 0;  // threads
+  int64_t missing = 0;   // bytes
   std::vector<Copy> copies = {};
+
+  bool complete() const { return arrived == count && missing == 0; }
+  // Copies happen as late as they may: when somebody has waited, or the next phase has begun.
+  void EndPhase() {
+    for (const Copy& copy : copies) memcpy(copy.to, copy.from, copy.bytes);
+    *this = {.count = count, .phase = phase ^ 1};
+  }
 };
 
 }  // namespace
@@ -70,10 +82,11 @@ class Block {
   void EarlierLaunchesEnded();
 
   void SyncThreads(Place place) { Wait(Thread::State::kAtBarrier, place); }
-  void Together(WarpOperation operation, void* own, Place place);
+  void Together(WarpOperation operation, void* own, Place place, size_t size);
   void BarrierWait(uint64_t* barrier, uint32_t parity, Place place);
-  // After what a transfer lacks may have come.
-  void WakeWaiting();
+  void BarrierArrive(uint64_t* barrier, uint32_t bytes, Place place);
+  // Those who wait for a barrier, if what it lacked has come.
+  void WakeWaiting(const uint64_t* barrier, const Transfer& transfer);
   Transfer& TransferAt(uint64_t* barrier, Place place) {
     const auto found = transfers_.find(barrier);
     if (found == transfers_.end()) Fail("a barrier that was not initialised", place);
@@ -96,6 +109,7 @@ class Block {
   std::unique_ptr<GuardedMemory> dynamic_;
   std::map<const void*, std::unique_ptr<GuardedMemory>> statics_;
   std::map<uint64_t*, Transfer> transfers_;
+  std::array<Warpgroup, 1024 / kWarpgroupSize> warpgroups_;
 
  private:
   void MakeReady(size_t thread) {
@@ -125,6 +139,7 @@ void Block::Enter(void* argument) {
   if (!thread.copies.empty() || !thread.groups.empty()) Fail("a thread ends with copies under way", Place::current());
   if (block.start_.overlaps && !thread.let_next_begin) Fail("a thread ends without LetNextLaunchBegin", Place());
   if (block.start_.overlaps && !thread.waited) Fail("a thread ends without WaitForEarlierLaunches", Place());
+  if (CurrentWarpgroup().under_way()) Fail("a thread ends with products under way", Place::current());
   thread.state = Thread::State::kEnded;
   thread.fiber.Leave();
 }
@@ -172,6 +187,7 @@ void Block::Begin(const BlockStart& start) {
   dynamic_->Poison();
   for (auto& [key, memory] : statics_) memory->Poison();
   transfers_.clear();
+  warpgroups_.fill({});
   for (unsigned t = 0; t < num_threads_; t++) {
     Thread& thread = threads_[t];
     thread.index = {t % size.block.x, t / size.block.x % size.block.y, t / size.block.x / size.block.y};
@@ -211,17 +227,20 @@ void Block::EarlierLaunchesEnded() {
   }
 }
 
-void Block::Together(WarpOperation operation, void* own, Place place) {
-  const size_t first = current_ / kWarpSize * kWarpSize;
+void Block::Together(WarpOperation operation, void* own, Place place, size_t size) {
+  const size_t first = current_ / size * size;
+  if (first + size > num_threads_) Fail("an operation of more threads than there are", place);
   Thread& thread = threads_[current_];
   thread.own = own;
+  thread.together = size;
   thread.state = Thread::State::kInWarp;
   thread.place = place;
-  void* lanes[kWarpSize];
-  for (size_t lane = 0; lane < kWarpSize; lane++) {
+  void* lanes[kWarpgroupSize];
+  for (size_t lane = 0; lane < size; lane++) {
     const Thread& other = threads_[first + lane];
     if (other.state == Thread::State::kEnded) Fail("a warp operation after some lanes have ended", place);
-    if (other.state != Thread::State::kInWarp) return thread.fiber.Leave();
+    const bool elsewhere = other.together != size && (first + lane) / kWarpSize != current_ / kWarpSize;
+    if (other.state != Thread::State::kInWarp || elsewhere) return thread.fiber.Leave();
     if (other.place.line() != place.line() || other.place.column() != place.column() ||
         strcmp(other.place.file_name(), place.file_name()) != 0) {
       Fail("lanes of a warp in different operations", place);
@@ -229,7 +248,7 @@ void Block::Together(WarpOperation operation, void* own, Place place) {
     lanes[lane] = other.own;
   }
   operation(lanes);
-  for (size_t lane = 0; lane < kWarpSize; lane++) {
+  for (size_t lane = 0; lane < size; lane++) {
     if (first + lane != current_) MakeReady(first + lane);
   }
   thread.state = Thread::State::kReady;
@@ -237,17 +256,24 @@ void Block::Together(WarpOperation operation, void* own, Place place) {
 
 void Block::BarrierWait(uint64_t* barrier, uint32_t parity, Place place) {
   Transfer& transfer = TransferAt(barrier, place);
-  while (transfer.phase == parity && !(transfer.expecting && transfer.missing == 0)) {
-    Wait(Thread::State::kAtTransfer, place);
-  }
-  if (transfer.phase != parity) return;
-  for (const Copy& copy : transfer.copies) memcpy(copy.to, copy.from, copy.bytes);
-  transfer = {.phase = transfer.phase ^ 1};
+  threads_[current_].barrier = barrier;
+  while (transfer.phase == parity && !transfer.complete()) Wait(Thread::State::kAtTransfer, place);
+  if (transfer.phase == parity) transfer.EndPhase();
 }
 
-void Block::WakeWaiting() {
+void Block::BarrierArrive(uint64_t* barrier, uint32_t bytes, Place place) {
+  Transfer& transfer = TransferAt(barrier, place);
+  if (transfer.complete()) transfer.EndPhase();
+  if (transfer.arrived == transfer.count) Fail("more threads at a barrier than it counts", place);
+  transfer.arrived++;
+  transfer.missing += bytes;
+  WakeWaiting(barrier, transfer);
+}
+
+void Block::WakeWaiting(const uint64_t* barrier, const Transfer& transfer) {
+  if (!transfer.complete()) return;
   for (size_t t = 0; t < num_threads_; t++) {
-    if (threads_[t].state == Thread::State::kAtTransfer) MakeReady(t);
+    if (threads_[t].state == Thread::State::kAtTransfer && threads_[t].barrier == barrier) MakeReady(t);
   }
 }
 
@@ -313,9 +339,15 @@ void WaitForEarlierLaunches(Place place) {
 
 void SyncThreads(Place place) { block.SyncThreads(place); }
 
-void Together(WarpOperation operation, void* own, Place place) { block.Together(operation, own, place); }
+void Together(WarpOperation operation, void* own, Place place, size_t size) {
+  block.Together(operation, own, place, size);
+}
 
 void* DynamicShared() { return block.dynamic_->data(); }
+size_t DynamicSharedBytes() { return block.dynamic_->bytes(); }
+
+Warpgroup& CurrentWarpgroup() { return block.warpgroups_[block.current_ / kWarpgroupSize]; }
+bool ProductsEarly() { return block.start_.products_early; }
 
 void* StaticShared(const void* key, size_t bytes) {
   std::unique_ptr<GuardedMemory>& memory = block.statics_[key];
@@ -347,27 +379,24 @@ void WaitCopies(int pending) {
   }
 }
 
-void BarrierInit(uint64_t* barrier) { block.transfers_[barrier] = {}; }
+void BarrierInit(uint64_t* barrier, uint32_t count) { block.transfers_[barrier] = {.count = count}; }
 
-void BarrierExpect(uint64_t* barrier, uint32_t bytes) {
-  Transfer& transfer = block.TransferAt(barrier, Place::current());
-  if (transfer.expecting) Fail("a barrier that expects bytes twice in a phase", Place::current());
-  transfer.expecting = true;
-  transfer.missing += bytes;
-  block.WakeWaiting();
-}
+void BarrierArrive(uint64_t* barrier, Place place) { block.BarrierArrive(barrier, 0, place); }
+
+void BarrierExpect(uint64_t* barrier, uint32_t bytes, Place place) { block.BarrierArrive(barrier, bytes, place); }
 
 void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Place place) {
   const auto address = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | bytes;
   if (address % 16 != 0) Fail("a bulk copy of misaligned memory", place);
   Transfer& transfer = block.TransferAt(barrier, place);
+  if (transfer.complete()) transfer.EndPhase();
   transfer.missing -= bytes;
   if (block.CopiesEarly()) {
     memcpy(shared, global, bytes);
   } else {
     transfer.copies.push_back({shared, global, bytes});
   }
-  block.WakeWaiting();
+  block.WakeWaiting(barrier, transfer);
 }
 
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place) { block.BarrierWait(barrier, parity, place); }

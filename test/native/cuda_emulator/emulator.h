@@ -2,7 +2,9 @@
 // mistakes, not to be fast:
 //   * a warp operation or a barrier that not all of its threads reach at one place in the source is an error;
 //   * shared memory begins as NaN and ends at a page that cannot be touched, and so does what Allocate gives;
-//   * asynchronous copies happen as late as they may, when somebody waits for them, or as early (SetOrder);
+//   * asynchronous copies and products happen as late as they may, when somebody waits for them, or as early
+//     (SetOrder);
+//   * registers of an asynchronous product that are touched before it has been waited for hold NaN, or are an error;
 //   * the order in which threads and blocks run is a choice (SetOrder): a kernel whose result depends on it has a race;
 //   * launches that may overlap do: each begins before those it follows, up to WaitForEarlierLaunches, and goes on when
 //     they have ended (Launch).
@@ -20,6 +22,7 @@ namespace engine::cuda::emulator {
 
 inline constexpr int kErrorStatus = 70;
 inline constexpr int kWarpSize = 32;
+inline constexpr int kWarpgroupSize = 128;
 
 struct Index {
   unsigned x = 0, y = 0, z = 0;
@@ -45,7 +48,8 @@ void Launch(const LaunchSize& size, std::function<void()> kernel, bool overlaps 
 void FinishLaunches();
 
 // Threads and blocks in ascending order (0, the default), in descending order (1), or in one drawn from the seed. Odd
-// seeds make asynchronous copies happen at once, even ones when they are waited for.
+// seeds make asynchronous copies happen at once, even ones when they are waited for; half of the seeds, asynchronous
+// products.
 void SetOrder(uint64_t seed);
 
 using Place = std::source_location;
@@ -56,12 +60,14 @@ void WaitForEarlierLaunches(Place place = Place::current());
 // Waits for all threads of the block.
 void SyncThreads(Place place = Place::current());
 
-// Waits for the 32 threads of the warp; the last of them calls operation(own of each lane), then all go on.
+// Waits for the 32 threads of the warp, or for those of a group of `size` threads; the last of them calls operation(own
+// of each), then all go on.
 using WarpOperation = void (*)(void* const* own);
-void Together(WarpOperation operation, void* own, Place place);
+void Together(WarpOperation operation, void* own, Place place, size_t size = kWarpSize);
 
 // The dynamic shared memory of the block, and the static one for what `key` stands for.
 void* DynamicShared();
+size_t DynamicSharedBytes();
 void* StaticShared(const void* key, size_t bytes);
 // The tag is a lambda, which is of a type of its own at every place and in every instance of a template.
 template <class T, class Tag>
@@ -76,9 +82,11 @@ void CopyAsync(void* shared, const void* global, size_t bytes, Place place = Pla
 void CommitCopies();
 void WaitCopies(int pending);
 
-// A barrier in shared memory (mbarrier) with a count of 1: one thread expects bytes, which bulk copies bring.
-void BarrierInit(uint64_t* barrier);
-void BarrierExpect(uint64_t* barrier, uint32_t bytes);
+// A barrier in shared memory (mbarrier): a phase ends when `count` threads have arrived and the bytes that some of them
+// expected have been brought by bulk copies.
+void BarrierInit(uint64_t* barrier, uint32_t count);
+void BarrierArrive(uint64_t* barrier, Place place = Place::current());
+void BarrierExpect(uint64_t* barrier, uint32_t bytes, Place place = Place::current());
 void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t* barrier, Place place = Place::current());
 void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::current());
 

@@ -55,6 +55,7 @@ void BeginNextBlock(BegunLaunch* launch, bool begins_early) {
                             .index = launch->blocks.back(),
                             .order = order,
                             .copies_early = chosen_order % 2 == 1,
+                            .products_early = chosen_order / 2 % 2 == 1,
                             .overlaps = launch->overlaps,
                             .begins_early = begins_early};
   launch->blocks.pop_back();

@@ -141,6 +141,12 @@ void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row, Place plac
   emulator::Together(&LoadWarpMatrices, &own, place);
 }
 
+uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(static_cast<const uint8_t*>(shared) -
+                               static_cast<const uint8_t*>(emulator::DynamicShared())) +
+         emulator::kSharedBegin;
+}
+
 void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place) {
   TileOperands own = {d, a, {b0, b1}};
   emulator::Together(&MultiplyWarp, &own, place);

@@ -6,6 +6,7 @@
 
 #include "emulator.h"
 #include "kernels/cpu/half.h"
+#include "warpgroup.h"
 
 #define ENGINE_DEVICE inline
 #define ENGINE_KERNEL(threads, blocks) void
@@ -116,8 +117,13 @@ void WaitCopies() {
 // Tests run kernels both ways.
 inline bool emulate_bulk_copies = true;
 inline bool HasBulkCopies() { return emulate_bulk_copies; }
-inline void BarrierInit(uint64_t* barrier) { emulator::BarrierInit(barrier); }
-inline void BarrierExpect(uint64_t* barrier, uint32_t bytes) { emulator::BarrierExpect(barrier, bytes); }
+inline void BarrierInit(uint64_t* barrier, uint32_t count = 1) { emulator::BarrierInit(barrier, count); }
+inline void BarrierArrive(uint64_t* barrier, Place place = Place::current()) {
+  emulator::BarrierArrive(barrier, place);
+}
+inline void BarrierExpect(uint64_t* barrier, uint32_t bytes, Place place = Place::current()) {
+  emulator::BarrierExpect(barrier, bytes, place);
+}
 inline void BarrierWait(uint64_t* barrier, uint32_t parity, Place place = Place::current()) {
   emulator::BarrierWait(barrier, parity, place);
 }
@@ -126,8 +132,33 @@ inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t*
   emulator::BulkCopy(shared, global, bytes, barrier, place);
 }
 
+inline void BulkCopyShared(void* shared, const void* global, uint32_t bytes, uint64_t* barrier,
+                           Place place = Place::current()) {
+  emulator::BulkCopy(shared, global, bytes, barrier, place);
+}
+
 void LoadMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
 void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
 void MultiplyTiles(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Place place = Place::current());
+
+uint32_t SharedAddress(const void* shared);
+constexpr bool HasWarpgroupProducts() { return true; }
+template <int kRegisters>
+void TakeRegisters() {}
+template <int kRegisters>
+void GiveRegisters() {}
+template <int kSums, int kSteps>
+void BeginProducts(float (&)[kSums], uint32_t (&)[kSteps][4], Place place = Place::current()) {
+  emulator::BeginProducts(place);
+}
+template <int kColumns>
+void MultiplyWarpgroup(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, Place place = Place::current()) {
+  emulator::MultiplyWarpgroup(d, a, kColumns, b, place);
+}
+inline void CommitProducts(Place place = Place::current()) { emulator::CommitProducts(place); }
+template <int kPending, int kSums>
+void WaitProducts(float (&)[kSums], Place place = Place::current()) {
+  emulator::WaitProducts(kPending, place);
+}
 
 }  // namespace engine::cuda

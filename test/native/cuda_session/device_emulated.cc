@@ -22,7 +22,8 @@ namespace {
 constexpr DeviceLimits kLimits = {.compute_capability = 90,
                                   .num_multiprocessors = 4,
                                   .shared_block_bytes = 99 << 10,
-                                  .shared_multiprocessor_bytes = 228 << 10};
+                                  .shared_multiprocessor_bytes = 228 << 10,
+                                  .warpgroups = true};
 constexpr uint64_t kMemoryBytes = uint64_t{1} << 30;
 constexpr uint64_t kMemoryBytesPerSecond = 100'000'000'000;
 
@@ -50,6 +51,7 @@ int Describe(int32_t, DeviceInfo* info) {
   info->limits = kLimits;
   if (const char* capability = std::getenv("ENGINE_EMULATED_CAPABILITY")) {
     info->limits.compute_capability = std::atoi(capability);
+    info->limits.warpgroups = info->limits.compute_capability == 90;
   }
   info->driver_version = info->runtime_version = 13000;
   info->memory_bytes = kMemoryBytes;
