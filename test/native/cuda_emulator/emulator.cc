@@ -285,12 +285,17 @@ void OnSegmentationFault(int, siginfo_t* info, void*) {
   Fail(is_early ? "a write before earlier launches were waited for" : "memory out of bounds", Place());
 }
 
+// Sanitizers give every thread a stack for signals, and take it back when the thread ends: theirs stays.
 void CatchFaults() {
   static std::vector<char> stack(64 << 10);
   stack_t alternative = {};
-  alternative.ss_sp = stack.data();
-  alternative.ss_size = stack.size();
-  sigaltstack(&alternative, nullptr);
+  sigaltstack(nullptr, &alternative);
+  if ((alternative.ss_flags & SS_DISABLE) != 0) {
+    alternative = {};
+    alternative.ss_sp = stack.data();
+    alternative.ss_size = stack.size();
+    sigaltstack(&alternative, nullptr);
+  }
   struct sigaction action = {};
   action.sa_sigaction = &OnSegmentationFault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
