@@ -125,6 +125,8 @@ inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t*
                      Place place = Place::current()) {
   emulator::BulkCopy(shared, global, bytes, barrier, place);
 }
+// Reads are done when they return.
+inline void EndReadsBeforeBulkCopies() {}
 
 void LoadMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
 void LoadTransposedMatrices(uint32_t (&matrices)[4], const void* row, Place place = Place::current());
