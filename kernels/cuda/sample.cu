@@ -152,19 +152,19 @@ ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size, int32_t 
   ENGINE_SHARED(weights, float[kThreads]);  // all threads make them, and the lanes add them up
   const float max = likeliest < 0 ? -Infinity() : logits[likeliest];
   if (!IsFinite(max)) return {max, NotANumber()};
-  double lane_sum = 0;
+  if (ThreadIndex() < kLanes) lanes[ThreadIndex()] = 0;
   for (int32_t base = 0; base < vocab_size; base += kThreads) {
     const int32_t id = base + ThreadIndex();
     if (id < vocab_size) weights[ThreadIndex()] = Exp(Add(OrBanned(logits[id]), -max));
     SyncThreads();
-    const int32_t count = vocab_size - base < kThreads ? vocab_size - base : kThreads;
     if (ThreadIndex() < kLanes) {
-      for (int32_t i = ThreadIndex(); i < count; i += kLanes) lane_sum = Add(lane_sum, static_cast<double>(weights[i]));
+      const int32_t count = vocab_size - base < kThreads ? vocab_size - base : kThreads;
+      double sum = lanes[ThreadIndex()];
+      for (int32_t i = ThreadIndex(); i < count; i += kLanes) sum = Add(sum, static_cast<double>(weights[i]));
+      lanes[ThreadIndex()] = sum;
     }
     SyncThreads();
   }
-  if (ThreadIndex() < kLanes) lanes[ThreadIndex()] = lane_sum;
-  SyncThreads();
   for (int half = 8; half > 0; half /= 2) {
     if (ThreadIndex() < half) lanes[ThreadIndex()] = Add(lanes[ThreadIndex()], lanes[ThreadIndex() + half]);
     SyncThreads();
