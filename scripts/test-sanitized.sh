@@ -38,7 +38,7 @@ LD_PRELOAD=$preloaded node -e 'require(process.argv[1])' "$folder/engine.node"
 # Not the tests that measure memory or time, which sanitizers cost, or that build programs of their own.
 tests=("$@")
 if [ $# -eq 0 ]; then
-  tests=(test/backend/{native,saved-blocks,absent-blocks,hidden,shared-rows} test/native --exclude '**/{memory,load,measure,busy-neighbour,event-loop,kernel-digest,team,cuda,cuda-ops,cuda-session,cuda-device,cuda-runner,cuda-bandwidth}.test.ts')
+  tests=(test/backend/{native,saved-blocks,absent-blocks,hidden,shared-rows} test/native --exclude '**/{memory,load,measure,busy-neighbour,event-loop,kernel-digest,team,cuda,cuda-ops,cuda-session,cuda-fusion,cuda-steps,cuda-device,cuda-runner,cuda-bandwidth}.test.ts')
 fi
 LD_PRELOAD=$preloaded ENGINE_ADDON_PATH=$folder/engine.node \
   node node_modules/vitest/vitest.mjs run --testTimeout=300000 --hookTimeout=300000 "${tests[@]}" || status=1

@@ -20,6 +20,7 @@ namespace {
 constexpr int32_t kThreads = kAttentionChunk;  // a position each
 constexpr int32_t kWarps = kThreads / 32;
 constexpr int32_t kRows = kAttentionRows;
+constexpr int kValueLoads = 8;  // positions whose values are under way together
 
 // Threads that share a position's values, a power of two, one dimension each.
 ENGINE_DEVICE constexpr int ValueThreads(int head_dim) {
@@ -49,14 +50,14 @@ ENGINE_DEVICE JoinFactors Join(RowSum& sum, const RowSum& next) {
 }
 
 struct Shared {
-  float q[kRows][kMaxHeadDim];
+  float q[kRows][kMaxHeadDim];  // with zeros behind head_dim, as keys have
   float weights[kRows][kAttentionChunk];
   float parts[kRows][kThreads];  // [part][value thread]
   float warps[kRows][kWarps];
   RowSum chunk[kRows];
   RowSum sum[kRows];
   float value_scales[kAttentionChunk];
-  int32_t blocks[kAttentionChunk];  // the KV block of each position
+  const uint8_t* values[kAttentionChunk];  // of each position
 };
 
 // Reduces one value per row over the block, by a fixed tree, into shared.warps[row][0].
@@ -85,6 +86,8 @@ AttentionKernel(AttentionArgs args) {
   LetNextLaunchBegin();
   WaitForEarlierLaunches();
   using Vector = KvVector<kDType>;
+  // Loads of 16 bytes of a key that are under way together; more would not stay in registers.
+  constexpr int kKeyLoads = kDType == KvDType::kInt8 ? 4 : 8;
   Shared& shared = *SharedMemory<Shared>();
   const KvCache& cache = args.cache;
   const int head_dim = cache.head_dim;
@@ -112,11 +115,12 @@ AttentionKernel(AttentionArgs args) {
   if (args.split && ((chunk + 1) * kAttentionChunk <= tile_begin || chunk * kAttentionChunk >= tile_end)) return;
   const int end_chunk = args.split ? chunk + 1 : CeilDivide(tile_end, kAttentionChunk);
 
-  for (int i = ThreadIndex(); i < num_rows * head_dim; i += kThreads) {
-    const int r = i / head_dim;
+  const int padded_dim = RoundUp(head_dim, Vector::kValues);
+  for (int i = ThreadIndex(); i < num_rows * padded_dim; i += kThreads) {
+    const int r = i / padded_dim, d = i % padded_dim;
     const size_t row = static_cast<size_t>(tile.first_token + r / num_heads) * static_cast<size_t>(args.num_heads) +
                        static_cast<size_t>(first_head + r % num_heads);
-    shared.q[r][i % head_dim] = args.q[row * static_cast<size_t>(head_dim) + static_cast<size_t>(i % head_dim)];
+    shared.q[r][d] = d < head_dim ? args.q[row * static_cast<size_t>(head_dim) + static_cast<size_t>(d)] : 0.0f;
   }
   if (ThreadIndex() < kRows) shared.sum[ThreadIndex()] = {-Infinity(), 0.0f};
   SyncThreads();
@@ -136,24 +140,40 @@ AttentionKernel(AttentionArgs args) {
     if (any) {
       const int block = block_table[position / cache.block_size];
       const int offset = position % cache.block_size;
-      shared.blocks[ThreadIndex()] = block;
-      uint8_t* keys = KvBlock(cache, cache.keys, block, kv_head);
-      for (int d = 0; d < head_dim; d += Vector::kValues) {
-        float values[Vector::kValues];
-        Vector::Read(values, keys + KeyPlace(cache, offset, d));
+      uint8_t* const keys = KvBlock(cache, cache.keys, block, kv_head);
+      uint8_t* const values = KvBlock(cache, cache.values, block, kv_head);
+      shared.values[ThreadIndex()] = values + ValuePlace(cache, offset);
+      for (int first = 0; first < padded_dim; first += kKeyLoads * Vector::kValues) {
+        Words4 words[kKeyLoads] = {};
         ENGINE_UNROLL
-        for (int i = 0; i < Vector::kValues; i++) {
-          if (d + i >= head_dim) break;
+        for (int load = 0; load < kKeyLoads; load++) {
+          const int d = first + load * Vector::kValues;
+          if (d < padded_dim) words[load] = Load16(keys + KeyPlace(cache, offset, d));
+        }
+        ENGINE_UNROLL
+        for (int load = 0; load < kKeyLoads; load++) {
+          const int d = first + load * Vector::kValues;
+          if (d >= padded_dim) break;
+          float key[Vector::kValues];
+          Vector::Unpack(key, words[load]);
           ENGINE_UNROLL
-          for (int r = 0; r < kRows; r++) {
-            if (r < num_rows) scores[r] = Fma(shared.q[r][d + i], values[i], scores[r]);
+          for (int i = 0; i < Vector::kValues; i += 4) {
+            ENGINE_UNROLL
+            for (int r = 0; r < kRows; r++) {
+              if (r >= num_rows) break;
+              const Words4 q = Load16(&shared.q[r][d + i]);
+              scores[r] = Fma(FloatOf(q.x), key[i], scores[r]);
+              scores[r] = Fma(FloatOf(q.y), key[i + 1], scores[r]);
+              scores[r] = Fma(FloatOf(q.z), key[i + 2], scores[r]);
+              scores[r] = Fma(FloatOf(q.w), key[i + 3], scores[r]);
+            }
           }
         }
       }
       if constexpr (kDType == KvDType::kInt8) {
         const float key_scale = *KvScale(cache, keys, offset);
         for (int r = 0; r < kRows; r++) scores[r] = Multiply(scores[r], key_scale);
-        shared.value_scales[ThreadIndex()] = *KvScale(cache, KvBlock(cache, cache.values, block, kv_head), offset);
+        shared.value_scales[ThreadIndex()] = *KvScale(cache, values, offset);
       }
     }
     ENGINE_UNROLL
@@ -191,12 +211,19 @@ AttentionKernel(AttentionArgs args) {
       const int part_size = kAttentionChunk / num_parts;
       const int begin = part * part_size < tile_begin - base ? tile_begin - base : part * part_size;
       const int end = (part + 1) * part_size < tile_end - base ? (part + 1) * part_size : tile_end - base;
-      for (int p = begin; p < end; p++) {
-        const uint8_t* values = KvBlock(cache, cache.values, shared.blocks[p], kv_head);
-        const float value = Vector::One(values + ValuePlace(cache, (base + p) % cache.block_size), dim);
+      for (int first = begin; first < end; first += kValueLoads) {
+        float values[kValueLoads];
         ENGINE_UNROLL
-        for (int r = 0; r < kRows; r++) {
-          if (r < num_rows) sums[r] = Fma(shared.weights[r][p], value, sums[r]);
+        for (int i = 0; i < kValueLoads; i++) {
+          values[i] = first + i < end ? Vector::One(shared.values[first + i], dim) : 0.0f;
+        }
+        ENGINE_UNROLL
+        for (int i = 0; i < kValueLoads; i++) {
+          if (first + i >= end) break;
+          ENGINE_UNROLL
+          for (int r = 0; r < kRows; r++) {
+            if (r < num_rows) sums[r] = Fma(shared.weights[r][first + i], values[i], sums[r]);
+          }
         }
       }
     }

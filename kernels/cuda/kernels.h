@@ -46,6 +46,9 @@ struct DeviceLimits {
   bool warpgroups = false;  // HasLinearWarpgroup
 };
 
+// Bytes of a block's shared memory that the variables of a kernel take beside shared_bytes, where it asks for any.
+inline constexpr int32_t kSharedVariableBytes = 256;
+
 struct LaunchShape {
   int32_t grid_x, grid_y;  // blocks
   int32_t threads;         // per block

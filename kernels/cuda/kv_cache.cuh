@@ -12,8 +12,8 @@ template <KvDType kDType>
 struct KvVector {
   static constexpr int kValues = 16 / KvValueBytes(kDType);
 
-  ENGINE_DEVICE static void Read(float (&values)[kValues], const uint8_t* address) {
-    const Words4 words = Load16(address);
+  // Of the 16 bytes.
+  ENGINE_DEVICE static void Unpack(float (&values)[kValues], const Words4& words) {
     const uint32_t all[4] = {words.x, words.y, words.z, words.w};
     ENGINE_UNROLL
     for (int i = 0; i < kValues; i++) values[i] = Value(all[i * 4 / kValues], i);

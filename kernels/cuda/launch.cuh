@@ -25,12 +25,23 @@ int Launch(Stream stream, const LaunchShape& shape, Kernel kernel, const Argumen
 
 #else
 
+// Lets blocks of a kernel have `bytes` of shared memory and more: always as much as any launch of it may ask for. What is
+// allowed is the kernel's for the whole process, so a smaller number would be in the way of other sessions, and of
+// graphs whose launches were captured with more.
+inline cudaError_t AllowSharedMemory(const void* kernel, int32_t bytes) {
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  most -= kSharedVariableBytes;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes < most ? most : bytes);
+}
+
 template <class... Parameters, class... Arguments>
 int Launch(Stream stream, const LaunchShape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  constexpr int32_t kAlwaysAllowed = 48 << 10;  // bytes of shared memory
-  if (shape.shared_bytes > kAlwaysAllowed) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes);
+  // What a block gets unasked is 48 KB with the kernel's own variables.
+  if (shape.shared_bytes > (48 << 10) - kSharedVariableBytes) {
+    const cudaError_t error = AllowSharedMemory(reinterpret_cast<const void*>(kernel), shape.shared_bytes);
     if (error != cudaSuccess) return error;
   }
   cudaLaunchConfig_t config = {};

@@ -225,11 +225,13 @@ int LaunchOfFormat(Stream stream, const LaunchShape& shape, const LinearFewArgs&
 
 // Where launches overlap, blocks of the next one must find room beside those of this one.
 constexpr bool LaunchesOverlap(const DeviceLimits& limits) { return limits.compute_capability >= 90; }
-// What a block may ask for if two of them, or of two launches, shall share a multiprocessor.
+// What a block may ask for, beside its shared variables: alone, and if two of them, or of two launches, shall share a
+// multiprocessor.
+constexpr int32_t BytesOfOne(const DeviceLimits& limits) { return limits.shared_block_bytes - kSharedVariableBytes; }
 constexpr int32_t BytesOfTwo(const DeviceLimits& limits) {
   constexpr int32_t kReserved = 1024;  // bytes that each block takes besides
-  const int32_t half = limits.shared_multiprocessor_bytes / 2 - kReserved;
-  return half < limits.shared_block_bytes ? half : limits.shared_block_bytes;
+  const int32_t half = limits.shared_multiprocessor_bytes / 2 - kReserved - kSharedVariableBytes;
+  return half < BytesOfOne(limits) ? half : BytesOfOne(limits);
 }
 
 LinearTiling TilingOf(const DeviceLimits& limits, const LinearNeeds& needs, int32_t all_row_tiles) {
@@ -248,7 +250,7 @@ LinearTiling TilingOf(const DeviceLimits& limits, const LinearNeeds& needs, int3
   const int32_t most = BytesOfTwo(limits);
   const bool fits = LinearMemoryOf(needs, tiling).end <= most;
   const bool fits_shorter = LinearMemoryOf(needs, shorter).end <= most;
-  const bool fits_alone = LinearMemoryOf(needs, tiling).end <= limits.shared_block_bytes;
+  const bool fits_alone = LinearMemoryOf(needs, tiling).end <= BytesOfOne(limits);
   return fits || (fits_alone && !fits_shorter) ? tiling : shorter;
 }
 
@@ -278,7 +280,7 @@ bool CanPrepareInBlocks(const DeviceLimits& limits, const PreparedRows& x) {
   // Every block reads all rows from the second-level cache: 64 KB take it about half a microsecond, while rings fill.
   constexpr int64_t kMostValues = 16 << 10;
   if (x.num_rows > kMaxLinearRows || int64_t{x.num_rows} * x.columns > kMostValues) return false;
-  const int32_t most = LaunchesOverlap(limits) ? BytesOfTwo(limits) : limits.shared_block_bytes;
+  const int32_t most = LaunchesOverlap(limits) ? BytesOfTwo(limits) : BytesOfOne(limits);
   for (int32_t f = 0; f < kNumTileFormats; f++) {
     const LinearNeeds needs = {static_cast<TileFormat>(f), x, true, true};
     if (LinearMemoryOf(needs, TilingOf(limits, needs, 0)).end > most) return false;

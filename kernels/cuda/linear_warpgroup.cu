@@ -206,6 +206,7 @@ class WarpgroupProduct {
   }
 
   ENGINE_DEVICE void GiveBack(int stage, int lane) {
+    EndReadsBeforeBulkCopies();
     SyncWarp();
     if (lane == 0) BarrierArrive(empty_ + stage);
   }

@@ -210,6 +210,9 @@ ENGINE_DEVICE void BulkCopyShared(void* shared, const void* global, uint32_t byt
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
 }
+// What this thread has read of shared memory, it has read before a copy that is started after a later barrier writes
+// there: such copies are not ordered with a thread's own accesses otherwise (PTX ISA: async proxy).
+ENGINE_DEVICE void EndReadsBeforeBulkCopies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 #else
 ENGINE_DEVICE void BarrierInit(uint64_t*, uint32_t = 1) {}
 ENGINE_DEVICE void BarrierArrive(uint64_t*) {}
@@ -217,6 +220,7 @@ ENGINE_DEVICE void BarrierExpect(uint64_t*, uint32_t) {}
 ENGINE_DEVICE void BarrierWait(uint64_t*, uint32_t) {}
 ENGINE_DEVICE void BulkCopy(void*, const void*, uint32_t, uint64_t*) {}
 ENGINE_DEVICE void BulkCopyShared(void*, const void*, uint32_t, uint64_t*) {}
+ENGINE_DEVICE void EndReadsBeforeBulkCopies() {}
 #endif
 
 // --- Matrix unit -----------------------------------------------------------------------------------------------------

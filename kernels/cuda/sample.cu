@@ -147,17 +147,24 @@ struct LogSum {
 
 // Σ exp(l − max) in sixteen float64 lanes, id mod 16, added as a fixed tree. The maximum is at `likeliest`, −1: none.
 ENGINE_DEVICE LogSum SumLogits(const float* logits, int32_t vocab_size, int32_t likeliest) {
-  ENGINE_SHARED(lanes, double[16]);
+  constexpr int kLanes = 16;
+  ENGINE_SHARED(lanes, double[kLanes]);
+  ENGINE_SHARED(weights, float[kThreads]);  // all threads make them, and the lanes add them up
   const float max = likeliest < 0 ? -Infinity() : logits[likeliest];
   if (!IsFinite(max)) return {max, NotANumber()};
-  if (ThreadIndex() < 16) {
-    double sum = 0;
-    for (int32_t id = ThreadIndex(); id < vocab_size; id += 16) {
-      sum = Add(sum, static_cast<double>(Exp(Add(OrBanned(logits[id]), -max))));
+  if (ThreadIndex() < kLanes) lanes[ThreadIndex()] = 0;
+  for (int32_t base = 0; base < vocab_size; base += kThreads) {
+    const int32_t id = base + ThreadIndex();
+    if (id < vocab_size) weights[ThreadIndex()] = Exp(Add(OrBanned(logits[id]), -max));
+    SyncThreads();
+    if (ThreadIndex() < kLanes) {
+      const int32_t count = vocab_size - base < kThreads ? vocab_size - base : kThreads;
+      double sum = lanes[ThreadIndex()];
+      for (int32_t i = ThreadIndex(); i < count; i += kLanes) sum = Add(sum, static_cast<double>(weights[i]));
+      lanes[ThreadIndex()] = sum;
     }
-    lanes[ThreadIndex()] = sum;
+    SyncThreads();
   }
-  SyncThreads();
   for (int half = 8; half > 0; half /= 2) {
     if (ThreadIndex() < half) lanes[ThreadIndex()] = Add(lanes[ThreadIndex()], lanes[ThreadIndex() + half]);
     SyncThreads();

@@ -56,6 +56,7 @@ class TileRing {
     return memory_ + front_ * kTileBytes;
   }
   ENGINE_DEVICE void Drop() {
+    if (HasBulkCopies()) EndReadsBeforeBulkCopies();
     SyncWarp();
     front_++;
     if (front_ == stages_) {

@@ -62,10 +62,13 @@ int AllocatePinned(void** memory, size_t bytes) {
 int FreePinned(void* memory) { return cudaFreeHost(memory); }
 
 int CreateStream(Stream* stream) {
-  int device = 0, major = 0;
+  constexpr int kGraphsOverlap = 12030;  // the first CUDA whose graphs keep overlapping launches
+  int device = 0, major = 0, driver = 0, runtime = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  stream->overlaps = major >= 9;
+  if (error == cudaSuccess) error = cudaDriverGetVersion(&driver);
+  if (error == cudaSuccess) error = cudaRuntimeGetVersion(&runtime);
+  stream->overlaps = major >= 9 && driver >= kGraphsOverlap && runtime >= kGraphsOverlap;
   return error == cudaSuccess ? cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking) : error;
 }
 int DestroyStream(Stream stream) { return cudaStreamDestroy(stream.handle); }

@@ -126,12 +126,12 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
       expect(launches(1, 1, true, llama).join('\n')).toMatchInlineSnapshot(`
         "0 embed: embed 1x1 blocks of 256, 0 bytes
         7 writeKv: linear (prepare, rmsNorm, 3 linears, heads) 2x1 blocks of 256, 78608 bytes
-        8 attention: attention 2x1 blocks of 256, 27008 bytes
+        8 attention: attention 2x1 blocks of 256, 28032 bytes
         10 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
         14 siluMul: linear (prepare, rmsNorm, 2 linears, siluMul) 3x1 blocks of 256, 78608 bytes
         16 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
         23 writeKv: linear (prepare, rmsNorm, 3 linears, heads) 2x1 blocks of 256, 78608 bytes
-        24 attention: attention 2x1 blocks of 256, 27008 bytes
+        24 attention: attention 2x1 blocks of 256, 28032 bytes
         25 selectRows: selectRows 1x1 blocks of 256, 0 bytes
         26 selectRows: selectRows 1x1 blocks of 256, 0 bytes
         28 add: linear (prepare, add) 1x1 blocks of 256, 78608 bytes
@@ -154,7 +154,7 @@ describe.skipIf(noEmulatedCuda)(`a session on an emulated GPU${noEmulatedCuda ??
         5 rope: rope 1x1 blocks of 256, 0 bytes
         6 rope: rope 1x1 blocks of 256, 0 bytes
         7 writeKv: writeKv 1x1 blocks of 128, 0 bytes
-        8 attention: attention 2x1 blocks of 256, 27008 bytes
+        8 attention: attention 2x1 blocks of 256, 28032 bytes
         9 linear: prepare 8x1 blocks of 256, 0 bytes
         9 linear: linear 2x1 blocks of 256, 86336 bytes
         10 add: add 1x1 blocks of 256, 0 bytes

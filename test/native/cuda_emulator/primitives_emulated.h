@@ -131,6 +131,8 @@ inline void BulkCopy(void* shared, const void* global, uint32_t bytes, uint64_t*
                      Place place = Place::current()) {
   emulator::BulkCopy(shared, global, bytes, barrier, place);
 }
+// Reads are done when they return.
+inline void EndReadsBeforeBulkCopies() {}
 
 inline void BulkCopyShared(void* shared, const void* global, uint32_t bytes, uint64_t* barrier,
                            Place place = Place::current()) {
