@@ -129,7 +129,7 @@ class SessionObject : public Napi::ObjectWrap<SessionObject> {
   using Completions = Napi::TypedThreadSafeFunction<SessionObject, Job, OnCompletion>;
 
   // load({ words, names, files: { path, size, mtimeMs }[], isa, threads, oversubscribed, adaptive, chunkTime,
-  //        cuda?: { library, device, parts, graphs } })
+  //        cuda?: { library, device, parts, graphs, fused, overlaps } })
   Napi::Value Load(const Napi::CallbackInfo& info) {
     auto call = std::make_unique<Call>(Job::Kind::kLoad, info.Env());
     const auto request = info[0].As<Napi::Object>();
@@ -532,8 +532,8 @@ Napi::Value CudaCopyRate(const Napi::CallbackInfo& info) {
   return failure ? Napi::Value(ToJs(info.Env(), failure)) : Napi::Number::New(info.Env(), bytes_per_second);
 }
 
-// cudaLaunches({ library, device, parts, graphs }, plan words, number of files, tokens, rows, context): the launch plan
-// of such a step as text, or a failure.
+// cudaLaunches(cuda as for load, plan words, number of files, tokens, rows, context): the launch plan of such a step as
+// text, or a failure.
 Napi::Value CudaLaunches(const Napi::CallbackInfo& info) {
   Arrays arrays(info.Env());
   std::vector<int32_t> words;

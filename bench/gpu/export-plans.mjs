@@ -10,7 +10,7 @@ import { gzipSync } from 'node:zlib';
 
 const shapes = ['llama-2-7b', 'llama-3.1-8b', 'llama-3.2-1b'];
 const quantisations = { bf16: 'none', int8: 'int8', int4: 'int4' };
-// Room for 64 sequences of 513 tokens.
+// Room for 64 sequences of 512 tokens and a call of eight more.
 const limits = ['--context-size', '1024', '--batch-size', '64'];
 
 /**

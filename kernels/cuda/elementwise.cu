@@ -68,18 +68,11 @@ ENGINE_KERNEL(kThreads, 4) RopeKernel(RopeArgs args) {
   WaitForEarlierLaunches();
   const int num_heads = args.width / args.head_dim;
   const int64_t item = static_cast<int64_t>(BlockIndex()) * kThreads + ThreadIndex();
-  const int pair = static_cast<int>(item % args.num_pairs);
-  const int64_t head = item / args.num_pairs;  // of all rows
+  const int pair = static_cast<int>(item % args.rotation.num_pairs);
+  const int64_t head = item / args.rotation.num_pairs;  // of all rows
   const int64_t row = head / num_heads;
   if (row >= args.num_rows) return;
-  float* x = args.x + row * args.width + head % num_heads * args.head_dim;
-  float* first = x + (args.interleaved ? 2 * pair : pair);
-  float* second = x + (args.interleaved ? 2 * pair + 1 : args.num_pairs + pair);
-  const int64_t angle = static_cast<int64_t>(args.positions[row]) * args.num_pairs + pair;
-  const float a = *first;
-  const float b = *second;
-  *first = RotatedFirst(a, b, args.cos[angle], args.sin[angle]);
-  *second = RotatedSecond(a, b, args.cos[angle], args.sin[angle]);
+  RotatePair(args.x + row * args.width + head % num_heads * args.head_dim, args.rotation, row, pair);
 }
 
 // --- Pointwise -------------------------------------------------------------------------------------------------------
@@ -157,7 +150,7 @@ int LaunchLayerNorm(Stream stream, const NormArgs& args) {
 }
 
 LaunchShape ShapeOfRope(const RopeArgs& args) {
-  const int64_t pairs = static_cast<int64_t>(args.num_rows) * (args.width / args.head_dim) * args.num_pairs;
+  const int64_t pairs = static_cast<int64_t>(args.num_rows) * (args.width / args.head_dim) * args.rotation.num_pairs;
   return {static_cast<int32_t>((pairs + kThreads - 1) / kThreads), 1, kThreads, 0};
 }
 

@@ -19,20 +19,6 @@ ENGINE_DEVICE void NormaliseHead(float* head, int head_dim, const float* weight,
   for (int i = lane; i < head_dim; i += 32) head[i] = Normalised(head[i], inverse, weight[i]);
 }
 
-ENGINE_DEVICE void RotateHead(float* head, const HeadRotation& rotation, int64_t row) {
-  const int64_t angles = static_cast<int64_t>(rotation.positions[row]) * rotation.num_pairs;
-  for (int pair = ThreadIndex() % 32; pair < rotation.num_pairs; pair += 32) {
-    const int first = rotation.interleaved ? 2 * pair : pair;
-    const int second = rotation.interleaved ? 2 * pair + 1 : rotation.num_pairs + pair;
-    const float a = head[first];
-    const float b = head[second];
-    const float cos = rotation.cos[angles + pair];
-    const float sin = rotation.sin[angles + pair];
-    head[first] = RotatedFirst(a, b, cos, sin);
-    head[second] = RotatedSecond(a, b, cos, sin);
-  }
-}
-
 // A warp per row and head: those of q, then keys, then values. Queries and keys pass through shared memory, where a
 // lane finds the other half of a pair.
 template <KvDType kDType>
@@ -67,7 +53,7 @@ HeadsKernel(HeadsArgs args) {
   const float* norm = is_query ? args.q_norm : args.k_norm;
   if (norm != nullptr) NormaliseHead(head, head_dim, norm, args.eps);
   SyncWarp();
-  if (args.rotation.num_pairs > 0) RotateHead(head, args.rotation, row);
+  for (int pair = lane; pair < args.rotation.num_pairs; pair += 32) RotatePair(head, args.rotation, row, pair);
   SyncWarp();
   if (!is_query) return StoreKvRow<kDType, KvPart::kKeys>(cache, slot, kv_head, head);
   for (int i = lane; i < head_dim; i += 32) args.out[place + i] = head[i];

@@ -91,13 +91,19 @@ LaunchShape ShapeOfNorm(const NormArgs& args);
 int LaunchRmsNorm(Stream stream, const NormArgs& args);
 int LaunchLayerNorm(Stream stream, const NormArgs& args);
 
-struct RopeArgs {
-  float* x;                  // [num_rows, width], rotated in place
+// How heads are turned at each row's position; num_pairs is 0 where they are not.
+struct HeadRotation {
   const int32_t* positions;  // [num_rows]
   const float* cos;          // [context_size, num_pairs]
   const float* sin;
-  int32_t num_rows, width, head_dim, num_pairs;
+  int32_t num_pairs;
   bool interleaved;  // pairs (2i, 2i + 1) instead of (i, i + num_pairs)
+};
+
+struct RopeArgs {
+  float* x;  // [num_rows, width], rotated in place
+  HeadRotation rotation;
+  int32_t num_rows, width, head_dim;
 };
 LaunchShape ShapeOfRope(const RopeArgs& args);
 int LaunchRope(Stream stream, const RopeArgs& args);
@@ -180,15 +186,6 @@ struct PrepareArgs {
 LaunchShape ShapeOfPrepare(const PrepareArgs& args);
 int LaunchPrepare(Stream stream, const PrepareArgs& args);
 
-// How heads are turned at each row's position; num_pairs is 0 where they are not.
-struct HeadRotation {
-  const int32_t* positions;  // [num_rows]
-  const float* cos;          // [context_size, num_pairs]
-  const float* sin;
-  int32_t num_pairs;
-  bool interleaved;  // pairs (2i, 2i + 1) instead of (i, i + num_pairs)
-};
-
 // What becomes of the products of the rows with up to kMaxLinearParts matrices.
 enum class LinearEnd : int32_t {
   kStore,    // parts[i].out = product
@@ -211,7 +208,7 @@ struct Highest {
 };
 
 struct LinearFewArgs {
-  // x null: the rows of `x` are prepared. Otherwise every block prepares them for itself, with the bits of
+  // source.x null: the rows of `x` are prepared. Otherwise every block prepares them for itself, with the bits of
   // LaunchPrepare, and of `x` only the sizes count (CanPrepareInBlocks).
   RowSource source;
   PreparedRows x;
@@ -281,15 +278,16 @@ LaunchShape ShapeOfHalve(const TiledMatrix& matrix);
 int LaunchHalve(Stream stream, uint8_t* out, const TiledMatrix& matrix);
 // The matrix that LaunchHalve made in `out`.
 TiledMatrix HalvedMatrix(const uint8_t* out, const TiledMatrix& matrix);
+// args.weight is kHalf.
+LaunchShape ShapeOfLinearMany(const LinearArgs& args);
+int LaunchLinearMany(Stream stream, const LinearArgs& args);
+
 // The products of a warpgroup (compute capability 9.0 alone): more than kMaxLinearRows rows, weights in any format,
 // rows in ActivationOrder::kCores. Takes the place of LaunchLinearBatch and LaunchLinearMany.
 LaunchShape ShapeOfLinearWarpgroup(const DeviceLimits& limits, const LinearArgs& args);
 int LaunchLinearWarpgroup(Stream stream, const DeviceLimits& limits, const LinearArgs& args);
 // Whether there is code of it for the device in use: the kernels must have been compiled for sm_90a.
 bool HasLinearWarpgroup();
-// args.weight is kHalf.
-LaunchShape ShapeOfLinearMany(const LinearArgs& args);
-int LaunchLinearMany(Stream stream, const LinearArgs& args);
 
 // --- Keys and values -------------------------------------------------------------------------------------------------
 

@@ -1,13 +1,12 @@
 // Weight matrices as the GPU reads them: tiles of 16 rows, one behind the other along a row of tiles, in the order in
 // which the lanes of a warp feed them to the matrix unit. One list of formats covers all storage types:
 //
-//   half     weight = code · scale of the row, a power of two: F16 exactly, BF16 up to 2^−25 of the largest weight of
-//   the
-//            row, F32 so as the sum of two planes
+//   half     weight = code · scale of the row, a power of two: F16 exactly, BF16 up to 2^−25 of the row's largest
+//            weight, F32 so as the sum of two planes
 //   coded    weight = scale · (code − bias) − min, both factors shared by a group of values of a row
 //
-// Codes lie first. With step = k / 16, lane = 4 · (row % 8) + k % 8 / 2, value 4 · (k % 16 / 8) + 2 · (row / 8) + k %
-// 2:
+// Codes lie first. With step = k / 16, lane = 4 · (row % 8) + k % 8 / 2 and
+// value = 4 · (k % 16 / 8) + 2 · (row / 8) + k % 2:
 //   16 bits  16 bytes per lane and step
 //   8 bits   16 bytes per lane and 2 steps; bytes are codes plus 128
 //   4 bits   16 bytes per lane and 4 steps, a word for each; value 2j + i in nibble j + 4i

@@ -80,16 +80,8 @@ class Recorder {
   }
 
   void operator()(const RopeOp& op) {
-    const HeadRotation rotation = RotationOf(p_, op_, inputs_.positions);
-    New(KernelId::kRope).rope = {.x = Data(op.x),
-                                 .positions = rotation.positions,
-                                 .cos = rotation.cos,
-                                 .sin = rotation.sin,
-                                 .num_rows = NumRows(op.x),
-                                 .width = Width(op.x),
-                                 .head_dim = op.head_dim,
-                                 .num_pairs = rotation.num_pairs,
-                                 .interleaved = rotation.interleaved};
+    New(KernelId::kRope).rope = {Data(op.x), RotationOf(p_, op_, inputs_.positions), NumRows(op.x), Width(op.x),
+                                 op.head_dim};
   }
 
   void operator()(const WriteKvOp& op) {

@@ -24,7 +24,7 @@ export interface LoopOptions {
   readonly maxWaiting?: number | undefined;
   /**
    * Steps to do in one call of the session's, where it can do several, while nobody waits. Whoever comes waits for the
-   * call to end. Default 8.
+   * call to end. Default: as many as it can do.
    */
   readonly maxStepsPerCall?: number | undefined;
   /** Keep keys and values of prompts for those that begin alike. Default true. */
@@ -34,7 +34,6 @@ export interface LoopOptions {
 }
 
 const DEFAULT_MAX_WAITING = 4096;
-const DEFAULT_STEPS_PER_CALL = 8;
 /** Prompt tokens of a step that others wait for: on a small machine about a tenth of a second for a model of 1B. */
 const MAX_PROMPT_TOKENS_BESIDE_DECODE = 64;
 
@@ -81,7 +80,7 @@ export class EngineLoop {
       maxWaiting: options.maxWaiting ?? DEFAULT_MAX_WAITING,
       maxPromptTokensBesideDecode: MAX_PROMPT_TOKENS_BESIDE_DECODE,
       window: options.window ?? null,
-      maxSteps: Math.min(session.maxSteps, options.maxStepsPerCall ?? DEFAULT_STEPS_PER_CALL),
+      maxSteps: Math.min(session.maxSteps, options.maxStepsPerCall ?? session.maxSteps),
     });
     this.#savedPrompts = options.savedPrompts
       ? new SavedPrompts(session, prefixCache, limits, options.savedPrompts, () => this.#running === null)

@@ -4,8 +4,9 @@ import { setImmediate } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Batch, Session, WeightTable } from '../../src/backend/backend.js';
 import { nativeCpuBackend, nativeInfo } from '../../src/backend/native.js';
-import { EngineError, type ErrorCode } from '../../src/base/errors.js';
+import type { ErrorCode } from '../../src/base/errors.js';
 import { batchOf, writeWeights } from './case-builder.js';
+import { failure } from './failure.js';
 import { isas, notBuilt } from './native-availability.js';
 import { csr, samplingRecords } from './sampling-records.js';
 import { slowBatch, slowModel } from './slow-model.js';
@@ -20,15 +21,6 @@ const [prefill] = schedules['in one prefill']!;
 const load = (table = weights, limits = model.limits, signal?: AbortSignal): Promise<Session> =>
   nativeCpuBackend({ threads: 2 }).load(model.plan, table, limits, signal);
 
-const failure = async (promise: Promise<unknown>): Promise<EngineError> => {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof EngineError) return error;
-    throw error;
-  }
-  throw new Error('nothing was thrown');
-};
 const codeOf = async (promise: Promise<unknown>): Promise<ErrorCode> => (await failure(promise)).code;
 
 describe.skipIf(notBuilt)(`a native session${notBuilt ?? ''}`, () => {

@@ -4,9 +4,9 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Session } from '../../src/backend/backend.js';
 import { kvBlockBytes } from '../../src/backend/kv-dtype.js';
 import { readSavedBlocksHead } from '../../src/backend/saved-blocks.js';
-import { EngineError } from '../../src/base/errors.js';
 import { describeOnBackends } from './both-backends.js';
 import { writeWeights } from './case-builder.js';
+import { failure } from './failure.js';
 import { temporaryFolder } from './temporary-folder.js';
 import { schedules, tinyLlama } from './tiny-llama.js';
 
@@ -18,12 +18,6 @@ const parts = schedules['in chunks, in scattered blocks']!;
 const last = parts.at(-1)!;
 const prefix = Int32Array.of(50, 3, 61, 7, 8);
 const label = new TextEncoder().encode('a prompt, ✓');
-
-const failure = (promise: Promise<unknown>): Promise<EngineError> =>
-  promise.then(
-    () => Promise.reject(new Error('nothing was thrown')),
-    (error) => (error instanceof EngineError ? error : Promise.reject(error)),
-  );
 
 describeOnBackends('whole blocks', (load, isNative) => {
   let session: Session;

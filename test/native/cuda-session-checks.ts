@@ -4,9 +4,9 @@ import type { Batch, Session, SessionLimits } from '../../src/backend/backend.js
 import { nativeCpuBackend } from '../../src/backend/native.js';
 import { cudaInfo, type NativeCudaOptions, nativeCudaBackend } from '../../src/backend/native-cuda.js';
 import { LOGPROBS, SAMPLE, SAMPLING_WORDS, samplingIndex } from '../../src/backend/sampling.js';
-import { EngineError } from '../../src/base/errors.js';
 import { batchOf, CaseBuilder, type OpCase, writeWeights } from '../backend/case-builder.js';
 import { expectClose } from '../backend/compare.js';
+import { failure } from '../backend/failure.js';
 import { csr, type RecordOptions, samplingRecords } from '../backend/sampling-records.js';
 import { schedules, tinyLlama } from '../backend/tiny-llama.js';
 
@@ -18,16 +18,6 @@ export const models = [
   tinyLlama('int4 and int8, int8 cache', 'int4', 'f32', 'int8', 'int8'),
 ];
 export const model = models[0]!;
-
-export const failure = async (promise: Promise<unknown>): Promise<EngineError> => {
-  try {
-    await promise;
-  } catch (error) {
-    if (error instanceof EngineError) return error;
-    throw error;
-  }
-  throw new Error('nothing was thrown');
-};
 
 /** Logits of all steps, one after another. */
 export async function logitsOf(session: Session, steps: readonly Batch[]): Promise<Float32Array> {

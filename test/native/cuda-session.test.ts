@@ -4,10 +4,11 @@ import { describeLaunches, nativeCudaBackend } from '../../src/backend/native-cu
 import { opNames } from '../../src/backend/op.js';
 import { batchOf, type OpCase, writeWeights } from '../backend/case-builder.js';
 import { expectClose } from '../backend/compare.js';
+import { failure } from '../backend/failure.js';
 import { temporaryFolder } from '../backend/temporary-folder.js';
 import { tinyDecoder } from '../backend/tiny-decoder.js';
 import { schedules } from '../backend/tiny-llama.js';
-import { checkCudaSessions, cudaLoader, failure, loadCpu, logitsOf, model, models } from './cuda-session-checks.js';
+import { checkCudaSessions, cudaLoader, loadCpu, logitsOf, model, models } from './cuda-session-checks.js';
 import { BUILD_TIMEOUT, buildEmulatedCuda, noEmulatedCuda } from './emulated-cuda.js';
 
 const folder = temporaryFolder();

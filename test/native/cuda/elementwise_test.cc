@@ -80,8 +80,9 @@ void CheckRope(int32_t num_rows, int32_t num_heads, int32_t head_dim, int32_t nu
   const DeviceArray<int32_t> device_positions(positions);
   for (Ways ways; ways.Next();) {
     const DeviceArray<float> own(x);
-    Expect(LaunchRope(TestStream(), {own.data(), device_positions.data(), device_cos.data(), device_sin.data(),
-                                     num_rows, width, head_dim, num_pairs, interleaved}));
+    const HeadRotation rotation = {device_positions.data(), device_cos.data(), device_sin.data(), num_pairs,
+                                   interleaved};
+    Expect(LaunchRope(TestStream(), {own.data(), rotation, num_rows, width, head_dim}));
     ExpectSame(own.Read(), expected, "rope");
   }
 }
@@ -219,8 +220,8 @@ void CheckHeads(const HeadsCase& c) {
             TestStream(), {x.data(), x.data(), norm->data(), nullptr, kRows * width / c.head_dim, c.head_dim, kEps}));
       }
       if (c.num_pairs == 0) return;
-      Expect(LaunchRope(TestStream(), {x.data(), positions.data(), cos.data(), sin.data(), kRows, width, c.head_dim,
-                                       c.num_pairs, c.interleaved}));
+      const HeadRotation rotation = {positions.data(), cos.data(), sin.data(), c.num_pairs, c.interleaved};
+      Expect(LaunchRope(TestStream(), {x.data(), rotation, kRows, width, c.head_dim}));
     };
     do_each(expected_q, c.q_norm ? &q_norm : nullptr, q_width);
     do_each(expected_k, c.k_norm ? &k_norm : nullptr, kv_width);

@@ -128,9 +128,10 @@ class Products {
       if (setup_.roles[p] == HeadRole::kK) k = products[p]->data();
       if (setup_.roles[p] == HeadRole::kV) v = products[p]->data();
       if (setup_.roles[p] == HeadRole::kV || setup_.heads.num_pairs == 0) continue;
-      Expect(LaunchRope(TestStream(), {products[p]->data(), device.positions.data(), device.cos.data(),
-                                       device.sin.data(), setup_.num_rows, setup_.heights[p], setup_.heads.head_dim,
-                                       setup_.heads.num_pairs, setup_.heads.interleaved}));
+      const HeadRotation rotation = {device.positions.data(), device.cos.data(), device.sin.data(),
+                                     setup_.heads.num_pairs, setup_.heads.interleaved};
+      Expect(LaunchRope(TestStream(),
+                        {products[p]->data(), rotation, setup_.num_rows, setup_.heights[p], setup_.heads.head_dim}));
     }
     if (k != nullptr || v != nullptr) {
       const DeviceArray<uint8_t> unseen(CacheBytes());

@@ -236,89 +236,101 @@ void MeasureLinear(const char* format_name, TileFormat format, int32_t rows, int
   });
 }
 
+constexpr int32_t kHeads = 32, kKvHeads = 8;
+
+// The last num_queries tokens of sequences of one length, whose blocks lie scattered.
+struct Sequences {
+  static constexpr int32_t kBlockSize = 16;
+
+  int32_t max_blocks;
+  size_t bytes;  // of keys, and of values
+  DeviceArray<uint8_t> keys, values;
+  KvCache cache;
+  std::vector<int32_t> query_start, context_lens;
+  DeviceArray<int32_t> block_tables;
+  size_t count;  // of values in the queries
+  DeviceArray<float> q, out;
+
+  Sequences(KvDType dtype, int32_t head_dim, int32_t num_seqs, int32_t context, int32_t num_queries)
+      : max_blocks(CeilDivide(context, kBlockSize)),
+        bytes(KvBlockBytes(dtype, head_dim, kBlockSize) * static_cast<size_t>(num_seqs * max_blocks * kKvHeads)),
+        keys(bytes),
+        values(bytes),
+        cache{keys.data(), values.data(), dtype, kKvHeads, head_dim, kBlockSize},
+        context_lens(static_cast<size_t>(num_seqs), context),
+        block_tables(Scattered(static_cast<size_t>(num_seqs * max_blocks))),
+        count(static_cast<size_t>(num_seqs * num_queries * kHeads) * static_cast<size_t>(head_dim)),
+        q(count),
+        out(count) {
+    // Halves below 2, or codes; the scales of codes are small floats then.
+    Fill(keys, bytes, 0xbbffbbffbbffbbff, 0);
+    Fill(values, bytes, 0xbbffbbffbbffbbff, 0);
+    Fill(q, count, kFloatMask, kFloatBase);
+    for (int32_t s = 0; s <= num_seqs; s++) query_start.push_back(s * num_queries);
+  }
+
+  static std::vector<int32_t> Scattered(size_t num_blocks) {
+    std::vector<int32_t> blocks(num_blocks);
+    for (size_t i = 0; i < num_blocks; i++) blocks[i] = static_cast<int32_t>((i * 7919) % num_blocks);
+    return blocks;
+  }
+};
+
+std::string QueriesOf(int32_t num_seqs, int32_t num_queries, int32_t context) {
+  return std::to_string(num_seqs) + " x " + std::to_string(num_queries) + " of " + std::to_string(context);
+}
+
 void MeasureAttention(int32_t num_seqs, int32_t context, int32_t num_queries, bool split) {
-  constexpr int32_t kHeads = 32, kKvHeads = 8, kHeadDim = 128, kBlockSize = 16;
-  const int32_t max_blocks = CeilDivide(context, kBlockSize);
-  const size_t bytes =
-      KvBlockBytes(KvDType::kF16, kHeadDim, kBlockSize) * static_cast<size_t>(num_seqs * max_blocks * kKvHeads);
-  const DeviceArray<uint8_t> keys(bytes), values(bytes);
-  Fill(keys, bytes, 0xbbffbbffbbffbbff, 0);
-  Fill(values, bytes, 0xbbffbbffbbffbbff, 0);
-  std::vector<int32_t> block_tables(static_cast<size_t>(num_seqs * max_blocks));
-  for (size_t i = 0; i < block_tables.size(); i++)
-    block_tables[i] = static_cast<int32_t>((i * 7919) % block_tables.size());
-  std::vector<int32_t> query_start, context_lens(static_cast<size_t>(num_seqs), context);
-  for (int32_t s = 0; s <= num_seqs; s++) query_start.push_back(s * num_queries);
-  const int32_t num_tokens = query_start.back();
+  constexpr int32_t kHeadDim = 128;
+  const Sequences all(KvDType::kF16, kHeadDim, num_seqs, context, num_queries);
+  const int32_t num_tokens = all.query_start.back();
   std::vector<AttentionTile> tiles(static_cast<size_t>(num_tokens));
   tiles.resize(static_cast<size_t>(
-      MakeAttentionTiles(tiles.data(), query_start.data(), context_lens.data(), num_seqs, kHeads / kKvHeads)));
+      MakeAttentionTiles(tiles.data(), all.query_start.data(), all.context_lens.data(), num_seqs, kHeads / kKvHeads)));
   const int32_t num_chunks = CeilDivide(context, kAttentionChunk);
-  const auto row = static_cast<size_t>(num_tokens) * kHeads * kHeadDim;
-  const DeviceArray<float> q(row), out(row);
-  Fill(q, row, kFloatMask, kFloatBase);
-  const DeviceArray<int32_t> device_tables(block_tables);
   const DeviceArray<AttentionTile> device_tiles(tiles);
   const DeviceArray<float> partials(split ? AttentionPartialFloats(num_tokens, kHeads, kHeadDim, num_chunks) : 1);
-  const AttentionArgs args = {.out = out.data(),
-                              .q = q.data(),
+  const AttentionArgs args = {.out = all.out.data(),
+                              .q = all.q.data(),
                               .tiles = device_tiles.data(),
-                              .block_tables = device_tables.data(),
+                              .block_tables = all.block_tables.data(),
                               .partials = partials.data(),
                               .num_tokens = num_tokens,
                               .num_tiles = static_cast<int32_t>(tiles.size()),
-                              .max_blocks = max_blocks,
+                              .max_blocks = all.max_blocks,
                               .num_heads = kHeads,
                               .num_chunks = num_chunks,
                               .window = 0,
                               .scale = 0.088f,
-                              .cache = {keys.data(), values.data(), KvDType::kF16, kKvHeads, kHeadDim, kBlockSize},
+                              .cache = all.cache,
                               .split = split};
-  Measure("attention f16, " + std::to_string(num_seqs) + " x " + std::to_string(num_queries) + " of " +
-              std::to_string(context),
-          2.0 * static_cast<double>(bytes), 4.0 * num_tokens * kHeads * kHeadDim * context,
-          [&](int) { Expect(LaunchAttention(TestStream(), args)); });
+  Measure("attention f16, " + QueriesOf(num_seqs, num_queries, context), 2.0 * static_cast<double>(all.bytes),
+          4.0 * num_tokens * kHeads * kHeadDim * context, [&](int) { Expect(LaunchAttention(TestStream(), args)); });
 }
 
-// The last num_queries tokens of each sequence; operations are those of positions that tokens see.
+// Operations are those of positions that tokens see.
 void MeasureAttentionMany(KvDType dtype, int32_t head_dim, int32_t num_seqs, int32_t context, int32_t num_queries) {
-  constexpr int32_t kHeads = 32, kKvHeads = 8, kBlockSize = 16;
-  const int32_t max_blocks = CeilDivide(context, kBlockSize);
-  const size_t bytes =
-      KvBlockBytes(dtype, head_dim, kBlockSize) * static_cast<size_t>(num_seqs * max_blocks * kKvHeads);
-  const DeviceArray<uint8_t> keys(bytes), values(bytes);
-  // Halves below 2, or codes; the scales of codes are small floats then.
-  Fill(keys, bytes, 0xbbffbbffbbffbbff, 0);
-  Fill(values, bytes, 0xbbffbbffbbffbbff, 0);
-  std::vector<int32_t> block_tables(static_cast<size_t>(num_seqs * max_blocks));
-  for (size_t i = 0; i < block_tables.size(); i++)
-    block_tables[i] = static_cast<int32_t>((i * 7919) % block_tables.size());
-  std::vector<int32_t> query_start, context_lens(static_cast<size_t>(num_seqs), context);
-  for (int32_t s = 0; s <= num_seqs; s++) query_start.push_back(s * num_queries);
+  const Sequences all(dtype, head_dim, num_seqs, context, num_queries);
   std::vector<ManyAttentionTile> tiles(
-      static_cast<size_t>(MaxManyAttentionTiles(query_start.back(), kHeads / kKvHeads)));
-  tiles.resize(static_cast<size_t>(
-      MakeManyAttentionTiles(tiles.data(), query_start.data(), context_lens.data(), num_seqs, kHeads / kKvHeads)));
-  const auto row = static_cast<size_t>(query_start.back() * kHeads) * static_cast<size_t>(head_dim);
-  const DeviceArray<float> q(row), out(row);
-  Fill(q, row, kFloatMask, kFloatBase);
-  const DeviceArray<int32_t> device_tables(block_tables);
+      static_cast<size_t>(MaxManyAttentionTiles(all.query_start.back(), kHeads / kKvHeads)));
+  tiles.resize(static_cast<size_t>(MakeManyAttentionTiles(tiles.data(), all.query_start.data(), all.context_lens.data(),
+                                                          num_seqs, kHeads / kKvHeads)));
   const DeviceArray<ManyAttentionTile> device_tiles(tiles);
-  const ManyAttentionArgs args = {.out = out.data(),
-                                  .q = q.data(),
+  const ManyAttentionArgs args = {.out = all.out.data(),
+                                  .q = all.q.data(),
                                   .tiles = device_tiles.data(),
-                                  .block_tables = device_tables.data(),
+                                  .block_tables = all.block_tables.data(),
                                   .num_tiles = static_cast<int32_t>(tiles.size()),
-                                  .max_blocks = max_blocks,
+                                  .max_blocks = all.max_blocks,
                                   .num_heads = kHeads,
                                   .window = 0,
                                   .scale = 0.088f,
-                                  .cache = {keys.data(), values.data(), dtype, kKvHeads, head_dim, kBlockSize}};
+                                  .cache = all.cache};
   const double seen = num_queries * (context - (num_queries - 1) / 2.0);  // positions, of all tokens of a sequence
   Measure(std::string("prefill attention ") + (dtype == KvDType::kF16 ? "f16 " : "int8 ") + std::to_string(head_dim) +
-              ", " + std::to_string(num_seqs) + " x " + std::to_string(num_queries) + " of " + std::to_string(context),
-          2.0 * static_cast<double>(bytes) + 8.0 * static_cast<double>(row), 4.0 * num_seqs * seen * kHeads * head_dim,
-          [&](int) { Expect(LaunchAttentionMany(TestStream(), args)); });
+              ", " + QueriesOf(num_seqs, num_queries, context),
+          2.0 * static_cast<double>(all.bytes) + 8.0 * static_cast<double>(all.count),
+          4.0 * num_seqs * seen * kHeads * head_dim, [&](int) { Expect(LaunchAttentionMany(TestStream(), args)); });
 }
 
 void MeasureSampling(int32_t num_rows, float temperature, int32_t top_k) {
