@@ -41,14 +41,19 @@ describe('metrics of the process', () => {
     expect(clearIntervals.mock.calls.length).toBe(setIntervals.mock.calls.length);
   });
 
-  it("have the names of prom-client's, less what it calls deprecated or only Linux has", async () => {
+  it("have the names of prom-client's, less what it calls deprecated or only Linux has", () => {
     const [ours, theirs] = [new Registry(), new Registry()];
     const metrics = new ProcessMetrics(ours);
     collectDefaultMetrics({ register: theirs });
-    const namesOf = async (registry: Registry) =>
-      (await registry.getMetricsAsJSON()).map(({ name, type }) => `${name} ${type}`).sort();
+    // Their values are not asked for: counting active handles can end a process of Node 20.
+    const namesOf = (registry: Registry) =>
+      registry
+        .getMetricsAsArray()
+        .map(({ name, type }) => `${name} ${type}`)
+        .sort();
     const absent = /^nodejs_active_(handles|requests)|^process_(virtual_memory|heap)_bytes/;
-    expect(await namesOf(ours)).toEqual((await namesOf(theirs)).filter((name) => !absent.test(name)));
+    expect(namesOf(theirs).length).toBeGreaterThan(20);
+    expect(namesOf(ours)).toEqual(namesOf(theirs).filter((name) => !absent.test(name)));
     metrics.close();
   });
 
